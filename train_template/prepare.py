@@ -1,0 +1,783 @@
+"""Data, tokenizer and metric of an experiment. Frozen: agents edit train.py, never this file.
+
+    python prepare.py                  prepare the data of this machine's profile, once
+    python prepare.py --fingerprint    print which data, tokenizer and metric a score belongs to
+
+Two profiles: `gpu` reads web text (climbmix shards from the Hugging Face hub), `cpu` reads the
+standard library of the running interpreter, so it needs no network. Everything prepared lies in
+TRAIN_DATA/<profile>/v<TEMPLATE_VERSION>; manifest.json is written last, so a folder that has one
+is whole.
+"""
+
+from __future__ import annotations
+
+import argparse
+import base64
+import bisect
+import ctypes
+import hashlib
+import http.client
+import json
+import math
+import os
+import re
+import sys
+import sysconfig
+import threading
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, BinaryIO
+
+import numpy as np
+
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None  # type: ignore[assignment]
+
+if TYPE_CHECKING:
+    import tiktoken
+    import torch
+
+# torch, tiktoken, rustbpe, pyarrow are imported where they are used: --fingerprint must be quick.
+
+# ---------------------------------------------------------------------------
+# Constants: what makes two scores comparable
+# ---------------------------------------------------------------------------
+
+TEMPLATE_VERSION = 1
+
+
+@dataclass(frozen=True)
+class Profile:
+    name: str
+    vocab_size: int       # tokens, the special one included
+    sequence_length: int  # tokens of context in training and evaluation
+    eval_rows: int        # validation rows of sequence_length scored tokens, at most
+    tokenizer_chars: int  # characters of training text the tokenizer is trained on
+    default_budget: str
+
+
+PROFILES = {
+    "cpu": Profile("cpu", 2048, 128, 10**9, 10**9, "60s"),
+    "gpu": Profile("gpu", 8192, 2048, 2048, 250_000_000, "300s"),
+}
+
+BOS = "<|bos|>"  # opens every document; the only special token
+# The split of GPT-4's tokenizer, but numbers are cut after two digits, which suits few tokens.
+SPLIT_PATTERN = (
+    r"'(?i:[sdmt]|ll|ve|re)|[^\r\n\p{L}\p{N}]?+\p{L}+|\p{N}{1,2}"
+    r"| ?[^\s\p{L}\p{N}]++[\r\n]*|\s*[\r\n]|\s+(?!\S)|\s+"
+)
+
+# cpu: the standard library
+STDLIB_SKIPPED_FOLDERS = {
+    "__pycache__", "dist-packages", "ensurepip", "idlelib", "idle_test", "lib2to3", "site-packages",
+    "test", "tests", "turtledemo",
+    "encodings", "pydoc_data",  # generated tables: thousands of lines that say nothing new
+}
+STDLIB_VAL_PERCENT = 8        # of the files
+STDLIB_EVAL_BYTES = 2**18     # of validation text that is scored
+STDLIB_EVAL_FILE_CHARS = 2**14  # read from one file at most, so that many files are scored
+
+# gpu: karpathy/climbmix-400b-shuffle
+CLIMBMIX_URL = "https://huggingface.co/datasets/karpathy/climbmix-400b-shuffle/resolve/main"
+CLIMBMIX_VAL_SHARD = 6542  # the last one; all before it may be trained on
+CLIMBMIX_SHARDS = 12       # training shards by default, more than one run reads in 300 s
+DOWNLOAD_ATTEMPTS = 5
+PACK_POOL = 1000           # documents the packer chooses from
+
+
+def fail(message: str) -> SystemExit:
+    """One line on stderr and exit status 1, once raised."""
+    return SystemExit(f"error: {message}")
+
+
+# ---------------------------------------------------------------------------
+# Environment: the only place that reads it
+# ---------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Budget:
+    """How long training may last: seconds or steps, exactly one of them is set."""
+
+    seconds: float | None
+    steps: int | None
+
+    @classmethod
+    def parse(cls, text: str) -> Budget:
+        match = re.fullmatch(r"(\d+(?:\.\d+)?)(s|steps?)?", text.strip())
+        if not match or float(match[1]) <= 0 or (match[2] or "s") != "s" and "." in match[1]:
+            raise fail(f"TRAIN_BUDGET must look like 300, 300s or 200steps, not {text!r}")
+        if (match[2] or "s") == "s":
+            return cls(float(match[1]), None)
+        return cls(None, int(match[1]))
+
+    def progress(self, steps: int, seconds: float) -> float:
+        """The part of the budget that is used up, 0 to 1."""
+        return min(1.0, seconds / self.seconds if self.seconds else steps / self.steps)
+
+    def __str__(self) -> str:
+        return f"{self.seconds:g}s" if self.seconds else f"{self.steps}steps"
+
+
+@dataclass(frozen=True)
+class Environment:
+    profile: Profile
+    device: str     # auto, cpu, cuda, cuda:N or mps
+    budget: Budget
+    seed: int
+    data: Path
+    mirror: str     # address of a folder with the climbmix shards
+
+    @property
+    def folder(self) -> Path:
+        return self.data / self.profile.name / f"v{TEMPLATE_VERSION}"
+
+
+def read_environment(profile: str | None = None, data: str | None = None) -> Environment:
+    """Read the TRAIN_* variables; arguments win over them."""
+    get = os.environ.get
+    name = profile or get("TRAIN_PROFILE") or ("gpu" if _cuda_is_available() else "cpu")
+    if name not in PROFILES:
+        raise fail(f"TRAIN_PROFILE must be cpu or gpu, not {name!r}")
+    device = get("TRAIN_DEVICE") or "auto"
+    if not re.fullmatch(r"auto|cpu|mps|cuda(:\d+)?", device):
+        raise fail(f"TRAIN_DEVICE must be auto, cpu, cuda, cuda:N or mps, not {device!r}")
+    seed = get("TRAIN_SEED") or "42"
+    if not seed.isdecimal():
+        raise fail(f"TRAIN_SEED must be a whole number, not {seed!r}")
+    return Environment(
+        profile=PROFILES[name],
+        device=device,
+        budget=Budget.parse(get("TRAIN_BUDGET") or PROFILES[name].default_budget),
+        seed=int(seed),
+        data=Path(data or get("TRAIN_DATA") or "~/.cache/agenthub/data").expanduser(),
+        mirror=(get("TRAIN_DATA_MIRROR") or CLIMBMIX_URL).rstrip("/"),
+    )
+
+
+def _cuda_is_available() -> bool:
+    # Loading the driver's library is quick and fails where there is none; torch has the last word.
+    try:
+        ctypes.CDLL("nvcuda.dll" if os.name == "nt" else "libcuda.so.1")
+    except OSError:
+        return False
+    import torch
+
+    return torch.cuda.is_available()
+
+
+def start_torch(env: Environment) -> torch.device:
+    """Choose the device, seed every generator, and set threads and precision."""
+    import torch
+
+    name = env.device
+    if name == "auto" and env.profile.name == "cpu":
+        name = "cpu"
+    elif name == "auto":
+        mps_or_cpu = "mps" if torch.backends.mps.is_available() else "cpu"
+        name = "cuda" if torch.cuda.is_available() else mps_or_cpu
+    device = torch.device(name)
+    if device.type == "cpu" and env.profile.name == "cpu":
+        torch.set_num_threads(1)  # More threads are slower at this size, and not reproducible.
+        _keep_freed_memory()
+    if device.type == "cuda":
+        torch.cuda.set_device(device)
+    torch.manual_seed(env.seed)
+    torch.set_float32_matmul_precision("high")
+    return device
+
+
+def _keep_freed_memory() -> None:
+    # glibc hands every large block back to the kernel; fetching it anew takes a third of a step.
+    if sys.platform == "linux":
+        mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+        if mallopt is not None:
+            mallopt(-4, 0)      # M_MMAP_MAX: take large blocks from the heap, too
+            mallopt(-1, 2**30)  # M_TRIM_THRESHOLD, in bytes
+
+
+# ---------------------------------------------------------------------------
+# Files: written whole or not at all
+# ---------------------------------------------------------------------------
+
+
+@contextmanager
+def atomic_write(path: Path) -> Iterator[BinaryIO]:
+    """Write beside `path` and rename on success, so that a reader never meets half a file."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f"{path.name}.{os.getpid()}.tmp")
+    try:
+        with open(partial, "wb") as file:
+            yield file
+        os.replace(partial, path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def save_array(path: Path, array: np.ndarray) -> None:
+    with atomic_write(path) as file:
+        np.save(file, array)
+
+
+@contextmanager
+def preparing_alone(env: Environment) -> Iterator[None]:
+    """Wait for other processes that prepare the same; the system frees the lock of a dead one."""
+    env.data.mkdir(parents=True, exist_ok=True)
+    with open(env.data / f".{env.profile.name}.lock", "w") as file:
+        if fcntl is not None:
+            fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+def sha256(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()
+
+
+def sha256_file(path: Path) -> str:
+    with open(path, "rb") as file:
+        digest = hashlib.sha256()
+        while block := file.read(2**20):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+# ---------------------------------------------------------------------------
+# Tokenizer
+# ---------------------------------------------------------------------------
+
+
+def train_tokenizer(texts: Iterable[str], profile: Profile, path: Path) -> None:
+    """Train byte-pair merges and store them as lines of base64 and rank, tiktoken's own format."""
+    import rustbpe
+
+    def limited() -> Iterator[str]:
+        left = profile.tokenizer_chars
+        for text in texts:
+            yield text[:left]
+            left -= len(text)
+            if left <= 0:
+                return
+
+    start = time.monotonic()
+    bpe = rustbpe.Tokenizer()
+    bpe.train_from_iterator(limited(), profile.vocab_size - 1, pattern=SPLIT_PATTERN)
+    ranks = sorted((rank, bytes(token)) for token, rank in bpe.get_mergeable_ranks())
+    if len(ranks) != profile.vocab_size - 1:
+        raise fail(f"too little text for {profile.vocab_size} tokens: found only {len(ranks) + 1}")
+    with atomic_write(path) as file:
+        for rank, token in ranks:
+            file.write(base64.b64encode(token) + b" %d\n" % rank)
+    print(f"tokenizer: {profile.vocab_size} tokens in {time.monotonic() - start:.1f}s", flush=True)
+
+
+def read_ranks(path: Path) -> dict[bytes, int]:
+    pairs = (line.split() for line in path.read_bytes().splitlines())
+    return {base64.b64decode(token): int(rank) for token, rank in pairs}
+
+
+def load_tokenizer(env: Environment) -> tiktoken.Encoding:
+    return _tokenizer(env.folder / "tokenizer.tiktoken")
+
+
+def _tokenizer(path: Path) -> tiktoken.Encoding:
+    import tiktoken
+
+    ranks = read_ranks(path)
+    return tiktoken.Encoding(
+        "experiment", pat_str=SPLIT_PATTERN, mergeable_ranks=ranks, special_tokens={BOS: len(ranks)}
+    )
+
+
+def count_token_bytes(ranks: dict[bytes, int]) -> np.ndarray:
+    """Bytes per token id; 0 for the special token.
+
+    Counted on the token's bytes, never on its text: half a character decodes to a replacement
+    character of three bytes, which would flatter the score.
+    """
+    counts = np.zeros(len(ranks) + 1, dtype=np.int32)
+    for token, rank in ranks.items():
+        counts[rank] = len(token)
+    return counts
+
+
+def encode_documents(
+    tokenizer: tiktoken.Encoding, texts: list[str], threads: int = 8
+) -> list[np.ndarray]:
+    """Token ids of each text, BOS first."""
+    bos = tokenizer.encode_single_token(BOS)
+    rows = tokenizer.encode_ordinary_batch(texts, num_threads=threads)
+    return [np.array([bos, *row], dtype=np.uint16) for row in rows]
+
+
+# ---------------------------------------------------------------------------
+# cpu profile: the standard library
+# ---------------------------------------------------------------------------
+
+
+def read_stdlib() -> list[tuple[str, bytes]]:
+    """Name and content of the interpreter's modules, in the order of names, no content twice."""
+    root = Path(sysconfig.get_paths()["stdlib"])
+    files: list[tuple[str, bytes]] = []
+    seen: set[bytes] = set()
+    for folder, folders, names in os.walk(root):
+        folders[:] = [name for name in folders if name not in STDLIB_SKIPPED_FOLDERS]
+        for name in names:
+            # _sysconfigdata records how this very interpreter was built: paths, not prose.
+            if not name.endswith(".py") or name.startswith("_sysconfigdata"):
+                continue
+            path = Path(folder, name)
+            content = path.read_bytes()
+            try:
+                content.decode("utf-8")
+            except UnicodeDecodeError:
+                continue
+            if content and content not in seen:
+                seen.add(content)
+                files.append((path.relative_to(root).as_posix(), content))
+    if sum(len(content) for _, content in files) < 2**22:
+        raise fail(f"found too little source text of the standard library in {root}")
+    return sorted(files)
+
+
+def is_validation_file(name: str) -> bool:
+    """Decided by the name alone, so that a file stays on its side in every Python version."""
+    return int(sha256(name.encode())[:8], 16) % 100 < STDLIB_VAL_PERCENT
+
+
+def prepare_cpu(env: Environment) -> None:
+    files = read_stdlib()
+    train = [content.decode() for name, content in files if not is_validation_file(name)]
+    val: list[str] = []
+    val_bytes = 0
+    # In the order of a hash: the names' order would score one corner of the library only.
+    for _, content in sorted(((sha256(n.encode()), c) for n, c in files if is_validation_file(n))):
+        text = content.decode()[: min(STDLIB_EVAL_FILE_CHARS, STDLIB_EVAL_BYTES - val_bytes)]
+        val.append(text)
+        val_bytes += len(text.encode())
+        if val_bytes >= STDLIB_EVAL_BYTES:
+            break
+    print(f"data: {len(files)} files of the standard library", flush=True)
+
+    tokenizer_path = env.folder / "tokenizer.tiktoken"
+    train_tokenizer(train, env.profile, tokenizer_path)
+    tokenizer = _tokenizer(tokenizer_path)
+    stream = np.concatenate(encode_documents(tokenizer, train))
+    save_array(env.folder / "train.npy", stream)
+
+    T = env.profile.sequence_length
+    tokens = np.concatenate(encode_documents(tokenizer, val))
+    rows = (len(tokens) - 1) // T
+    # Neighbouring rows share one token: the last target of one is the first input of the next.
+    val_rows = np.stack([tokens[r * T : r * T + T + 1] for r in range(rows)])
+    version = f"{sys.version_info.major}.{sys.version_info.minor}"
+    hashes = [[name, sha256(content)] for name, content in files]
+    write_manifest(env, f"python-stdlib-{version}", hashes, ["train.npy"], len(stream), val_rows)
+
+
+# ---------------------------------------------------------------------------
+# gpu profile: climbmix shards
+# ---------------------------------------------------------------------------
+
+
+class DownloadError(Exception):
+    """A download that another attempt may save."""
+
+
+class _LinkedHeaders(urllib.request.HTTPRedirectHandler):
+    """Keeps what the hub says of a file (size, SHA-256) before it redirects to the storage."""
+
+    def __init__(self) -> None:
+        self.size: int | None = None
+        self.digest: str | None = None
+
+    def redirect_request(
+        self, req: Any, fp: Any, code: int, msg: str, headers: Any, newurl: str
+    ) -> Any:
+        if (headers.get("X-Linked-Size") or "").isdecimal():
+            self.size = int(headers["X-Linked-Size"])
+        etag = (headers.get("X-Linked-ETag") or "").strip('"')
+        if re.fullmatch(r"[0-9a-f]{64}", etag):
+            self.digest = etag
+        return super().redirect_request(req, fp, code, msg, headers, newurl)
+
+
+def download(url: str, path: Path, stop: threading.Event) -> None:
+    """Fetch `url` into `path`, going on where an earlier attempt stopped; size and hash agree."""
+    if path.exists():
+        return
+    path.parent.mkdir(parents=True, exist_ok=True)
+    reason = ""
+    for attempt in range(DOWNLOAD_ATTEMPTS):
+        if attempt:
+            stop.wait(min(30, 2**attempt))
+        if stop.is_set():
+            return
+        try:
+            return _download_once(url, path, stop)
+        except urllib.error.HTTPError as error:
+            reason = f"the server answered {error.code} {error.reason}"
+            if error.code in (401, 403, 404, 410):
+                break
+        except urllib.error.URLError as error:
+            reason = f"no connection: {error.reason}"
+        except (DownloadError, OSError, http.client.HTTPException) as error:
+            reason = str(error) or type(error).__name__
+    raise fail(f"cannot download {url}: {reason} (TRAIN_DATA_MIRROR can name another address)")
+
+
+def _download_once(url: str, path: Path, stop: threading.Event) -> None:
+    partial = path.with_name(path.name + ".part")  # Kept after a failure: the next attempt resumes.
+    have = partial.stat().st_size if partial.exists() else 0
+    linked = _LinkedHeaders()
+    request = urllib.request.Request(url, headers={"User-Agent": "agenthub-experiment"})
+    if have:
+        request.add_header("Range", f"bytes={have}-")
+    try:
+        response = urllib.request.build_opener(linked).open(request, timeout=30)
+    except urllib.error.HTTPError as error:
+        if error.code == 416:  # More bytes here than there, or a whole file never renamed.
+            partial.unlink()
+            raise DownloadError("the partial file did not fit and was dropped") from error
+        raise
+    with response:
+        resumed = getattr(response, "status", None) == 206
+        length = response.headers.get("Content-Length")
+        size = linked.size or (int(length) + (have if resumed else 0) if length else None)
+        with open(partial, "ab" if resumed else "wb") as file:
+            while not stop.is_set() and (block := response.read(2**20)):
+                file.write(block)
+    got = partial.stat().st_size
+    if size is not None and got != size:
+        if got > size:
+            partial.unlink()
+        raise DownloadError(f"{path.name} is cut short: {got} of {size} bytes")
+    if linked.digest and sha256_file(partial) != linked.digest:
+        partial.unlink()
+        raise DownloadError(f"{path.name} is damaged: its SHA-256 differs from the hub's")
+    os.replace(partial, path)
+
+
+def shard_name(index: int) -> str:
+    return f"shard_{index:05d}.parquet"
+
+
+def require_pyarrow() -> None:
+    try:
+        import pyarrow.parquet  # noqa: F401
+    except ImportError:
+        raise fail("the gpu profile reads parquet: pip install pyarrow") from None
+
+
+def read_shard(path: Path) -> Iterator[list[str]]:
+    """The documents of a shard, one row group at a time."""
+    import pyarrow
+    import pyarrow.parquet
+
+    try:
+        with pyarrow.parquet.ParquetFile(path) as file:
+            for group in range(file.num_row_groups):
+                yield file.read_row_group(group, columns=["text"]).column("text").to_pylist()
+    except (pyarrow.ArrowException, OSError, KeyError) as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise fail(f"{path} is damaged ({reason}): delete it and run prepare.py again") from error
+
+
+def pack_rows(documents: Iterable[np.ndarray], length: int) -> Iterator[np.ndarray]:
+    """Rows of `length` tokens that begin with BOS and hold no padding.
+
+    Best fit: the longest waiting document that still fits goes in; when none does, the shortest is
+    cut to fill the row and its rest is dropped.
+    """
+    documents = iter(documents)
+    waiting: list[tuple[int, int]] = []  # (length, serial number), sorted
+    texts: dict[int, np.ndarray] = {}
+    serial = 0
+    while True:
+        row, filled = np.empty(length, dtype=np.uint16), 0
+        while filled < length:
+            while len(waiting) < PACK_POOL and (document := next(documents, None)) is not None:
+                bisect.insort(waiting, (len(document), serial))
+                texts[serial] = document
+                serial += 1
+            if not waiting:
+                return
+            best = bisect.bisect_right(waiting, (length - filled, serial)) - 1
+            document = texts.pop(waiting.pop(max(best, 0))[1])[: length - filled]
+            row[filled : filled + len(document)] = document
+            filled += len(document)
+        yield row
+
+
+def prepare_gpu(env: Environment, shards: int) -> None:
+    require_pyarrow()  # Better now than after a gigabyte of downloads.
+    raw = env.data / "gpu" / "shards"
+    indexes = [*range(shards), CLIMBMIX_VAL_SHARD]
+    paths = [raw / shard_name(index) for index in indexes]
+    missing = [path for path in paths if not path.exists()]
+    print(f"data: {len(paths) - len(missing)} of {len(paths)} shards in {raw}", flush=True)
+    stop = threading.Event()
+    with ThreadPoolExecutor(4) as pool:
+        jobs = {pool.submit(download, f"{env.mirror}/{p.name}", p, stop): p for p in missing}
+        try:
+            for done, job in enumerate(as_completed(jobs), 1):
+                job.result()
+                size = jobs[job].stat().st_size / 1e6
+                print(f"data: {jobs[job].name} {size:.0f} MB, {done} of {len(missing)}", flush=True)
+        except BaseException:
+            stop.set()
+            pool.shutdown(cancel_futures=True)
+            raise
+    hashes = [[path.name, sha256_file(path)] for path in paths]
+
+    tokenizer_path = env.folder / "tokenizer.tiktoken"
+    if not tokenizer_path.exists():
+        texts = (text for path in paths[:-1] for group in read_shard(path) for text in group)
+        train_tokenizer(texts, env.profile, tokenizer_path)
+    tokenizer = _tokenizer(tokenizer_path)
+
+    def documents(path: Path) -> Iterator[np.ndarray]:
+        for group in read_shard(path):
+            yield from encode_documents(tokenizer, group, threads=os.cpu_count() or 1)
+
+    train_files, train_tokens = [], 0
+    for done, (path, (_, digest)) in enumerate(zip(paths[:-1], hashes, strict=False), 1):
+        tokens_path = env.folder / f"{path.stem}-{digest[:8]}.npy"
+        if not tokens_path.exists():
+            save_array(tokens_path, np.concatenate(list(documents(path))))
+        train_files.append(tokens_path.name)
+        train_tokens += len(np.load(tokens_path, mmap_mode="r"))
+        print(f"tokens: {train_tokens:,} ({done} of {shards} shards)", flush=True)
+    val_rows: list[np.ndarray] = []
+    for row in pack_rows(documents(paths[-1]), env.profile.sequence_length + 1):
+        val_rows.append(row)
+        if len(val_rows) == env.profile.eval_rows:
+            break
+    if not val_rows:
+        raise fail(f"{paths[-1]} holds less than one row of validation text")
+    rows = np.stack(val_rows)
+    write_manifest(env, "climbmix-400b-shuffle", hashes, train_files, train_tokens, rows)
+
+
+# ---------------------------------------------------------------------------
+# Manifest and fingerprint
+# ---------------------------------------------------------------------------
+
+
+def write_manifest(
+    env: Environment,
+    dataset: str,
+    files: list[list[str]],
+    train_files: list[str],
+    train_tokens: int,
+    val_rows: np.ndarray,
+) -> None:
+    """Store the validation rows and the byte counts, then say what the whole is made of."""
+    tokenizer_path = env.folder / "tokenizer.tiktoken"
+    token_bytes = count_token_bytes(read_ranks(tokenizer_path))
+    val_rows = val_rows.astype("<u2")
+    save_array(env.folder / "val.npy", val_rows)
+    save_array(env.folder / "token_bytes.npy", token_bytes)
+    names = [*train_files, "val.npy", "token_bytes.npy", "tokenizer.tiktoken"]
+    manifest = {
+        "identity": {
+            "dataset": dataset,
+            "files": files,
+            "tokenizer": sha256(tokenizer_path.read_bytes()),
+            "token_bytes": sha256(token_bytes.astype("<i4").tobytes()),
+            "sequence_length": env.profile.sequence_length,
+            "eval_tokens": sha256(val_rows.tobytes()),
+            "template_version": TEMPLATE_VERSION,
+        },
+        "train_files": train_files,
+        "train_tokens": train_tokens,
+        "sizes": {name: (env.folder / name).stat().st_size for name in names},
+    }
+    with atomic_write(env.folder / "manifest.json") as file:
+        file.write(json.dumps(manifest, indent=1).encode())
+
+
+def find_manifest(env: Environment) -> dict[str, Any] | None:
+    """The manifest, if there is one and every file it names has the size it says."""
+    try:
+        manifest = json.loads((env.folder / "manifest.json").read_bytes())
+        sizes = {name: (env.folder / name).stat().st_size for name in manifest["sizes"]}
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    return manifest if sizes == manifest["sizes"] else None
+
+
+def get_manifest(env: Environment) -> dict[str, Any]:
+    manifest = find_manifest(env)
+    if manifest is None:
+        name = env.profile.name
+        command = f"python prepare.py --profile {name} --data {env.data}"
+        raise fail(f"no {name} data in {env.data}: run `{command}`")
+    return manifest
+
+
+def fingerprint(manifest: dict[str, Any]) -> str:
+    """64 hex digits; scores are comparable only where these agree."""
+    return sha256(json.dumps(manifest["identity"], sort_keys=True, separators=(",", ":")).encode())
+
+
+# ---------------------------------------------------------------------------
+# Loader
+# ---------------------------------------------------------------------------
+
+
+def make_loader(
+    env: Environment, batch_size: int, device: torch.device, sequence_length: int | None = None
+) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+    """Endless training batches: inputs and targets (batch_size, T); the order follows the seed."""
+    import torch
+
+    T = sequence_length or env.profile.sequence_length
+    paths = [env.folder / name for name in get_manifest(env)["train_files"]]
+    random = np.random.default_rng(env.seed)
+    cpu = env.profile.name == "cpu"
+    rows = _stream_rows(paths[0], T, random) if cpu else _packed_rows(paths, T, random)
+    while True:
+        batch = torch.from_numpy(np.stack([next(rows) for _ in range(batch_size)]).astype(np.int64))
+        if device.type == "cuda":
+            batch = batch.pin_memory().to(device, non_blocking=True)
+        else:
+            batch = batch.to(device)
+        yield batch[:, :-1].contiguous(), batch[:, 1:].contiguous()
+
+
+def _stream_rows(path: Path, T: int, random: np.random.Generator) -> Iterator[np.ndarray]:
+    # Every epoch cuts the stream at another offset and visits each row once.
+    tokens = np.load(path)
+    while True:
+        offset = int(random.integers(T))
+        for row in random.permutation((len(tokens) - 1 - offset) // T):
+            start = offset + int(row) * T
+            yield tokens[start : start + T + 1]
+
+
+def _packed_rows(paths: list[Path], T: int, random: np.random.Generator) -> Iterator[np.ndarray]:
+    def documents() -> Iterator[np.ndarray]:
+        while True:
+            for index in random.permutation(len(paths)):
+                tokens = np.load(paths[index], mmap_mode="r")
+                starts = np.flatnonzero(tokens == tokens[0])  # Every shard opens with BOS.
+                for start, end in zip(starts, [*starts[1:], len(tokens)], strict=True):
+                    yield tokens[start:end]
+
+    return pack_rows(documents(), T + 1)
+
+
+# ---------------------------------------------------------------------------
+# Metric
+# ---------------------------------------------------------------------------
+
+
+def evaluate_bpb(
+    model: Callable[[torch.Tensor], torch.Tensor], env: Environment, batch_size: int = 32
+) -> float:
+    """Bits the model needs per byte of the validation text: val_bpb, lower is better.
+
+    The model is given tokens (B, T) and answers with logits (B, T, vocabulary); it never sees a
+    target. Special tokens have no bytes and are left out of both sums. The logits at a position may
+    depend only on that row up to that position.
+    """
+    get_manifest(env)
+    rows = np.load(env.folder / "val.npy")
+    token_bytes = np.load(env.folder / "token_bytes.npy")
+    return score_rows(model, rows, token_bytes, batch_size)
+
+
+def score_rows(
+    model: Callable[[torch.Tensor], torch.Tensor],
+    rows: np.ndarray,
+    token_bytes: np.ndarray,
+    batch_size: int,
+) -> float:
+    """Bits per byte of the rows: each row's first token is context only, the others are scored."""
+    import torch
+
+    parameters = model.parameters() if isinstance(model, torch.nn.Module) else iter(())
+    device = next((p.device for p in parameters), torch.device("cpu"))
+    byte_counts = torch.from_numpy(token_bytes).to(device)
+    batch_size = min(batch_size, len(rows))
+    nats = torch.zeros((), dtype=torch.float64)
+    scored_bytes = 0
+    with torch.no_grad():
+        for start in range(0, len(rows), batch_size):
+            batch = rows[start : start + batch_size]
+            count = len(batch)
+            # The last batch is filled up with rows that are not scored: all have one shape.
+            batch = np.concatenate([batch, rows[: batch_size - count]]).astype(np.int64)
+            tokens = torch.from_numpy(batch).to(device)
+            logits = model(tokens[:, :-1].clone())
+            shape, wanted = tuple(logits.shape), (batch_size, rows.shape[1] - 1, len(token_bytes))
+            if shape != wanted:
+                raise ValueError(f"the model must return logits of shape {wanted}, not {shape}")
+            targets = tokens[:count, 1:]
+            # Row by row: a whole batch in float32 may not fit.
+            for row_logits, row_targets in zip(logits[:count], targets, strict=True):
+                row_logits = row_logits.float()
+                chosen = row_logits.gather(1, row_targets[:, None])[:, 0]
+                row_nats = torch.logsumexp(row_logits, dim=-1) - chosen
+                row_bytes = byte_counts[row_targets]
+                nats += (row_nats * (row_bytes > 0)).cpu().double().sum()
+                scored_bytes += int(row_bytes.sum())
+    bits = float(nats) / math.log(2)
+    if not math.isfinite(bits):
+        raise ValueError("the model's logits are not finite")
+    return bits / scored_bytes
+
+
+# ---------------------------------------------------------------------------
+# Main
+# ---------------------------------------------------------------------------
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="Prepare data and tokenizer of an experiment.")
+    option = parser.add_argument
+    option("--profile", choices=sorted(PROFILES), help="default: gpu where CUDA is, else cpu")
+    option("--data", metavar="DIR", help="default: TRAIN_DATA or ~/.cache/agenthub/data")
+    option("--shards", type=int, metavar="N", help=f"gpu: to train on (default {CLIMBMIX_SHARDS})")
+    option("--fingerprint", action="store_true", help="print the fingerprint of what is prepared")
+    args = parser.parse_args()
+    if args.shards is not None and not 1 <= args.shards <= CLIMBMIX_VAL_SHARD:
+        raise fail(f"--shards must be 1 to {CLIMBMIX_VAL_SHARD}")
+    env = read_environment(args.profile, args.data)
+    if args.fingerprint:
+        print(fingerprint(get_manifest(env)))
+        return
+
+    def is_ready() -> bool:
+        manifest = find_manifest(env)
+        wanted = args.shards if env.profile.name == "gpu" else None
+        return manifest is not None and wanted in (None, len(manifest["train_files"]))
+
+    if not is_ready():
+        print(f"preparing {env.profile.name} data in {env.data}", flush=True)
+        with preparing_alone(env):
+            if is_ready():
+                pass  # Another process did it in the meantime.
+            elif env.profile.name == "cpu":
+                prepare_cpu(env)
+            else:
+                prepare_gpu(env, args.shards or CLIMBMIX_SHARDS)
+    manifest = get_manifest(env)
+    tokens = manifest["train_tokens"]
+    print(f"ready: {env.profile.name} {tokens} tokens fingerprint {fingerprint(manifest)}")
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except KeyboardInterrupt:
+        raise fail("interrupted; run it again to go on") from None
