@@ -1,0 +1,11 @@
+"""The hub's git repository: the only room that knows git's bytes, and the only one with dulwich.
+
+Bundles go in through `BareRepo.stage` and `promote`; bundles and diffs come out. Hashes are
+40-digit strings and messages are text on this side of the door.
+"""
+
+from server.repo.bare import BareRepo
+from server.repo.caps import Caps
+from server.repo.stage import Staged, StagedCommit
+
+__all__ = ["BareRepo", "Caps", "Staged", "StagedCommit"]

@@ -1,0 +1,198 @@
+"""BareRepo: the hub's git repository, one bare folder that plain git can read at any moment.
+
+A push goes through quarantine: nothing of it is visible before it is checked whole, and every
+object is durable before anything that refers to it has a name.
+"""
+
+import contextlib
+import fcntl
+import os
+import shutil
+import threading
+import weakref
+from collections.abc import Collection, Iterator
+from pathlib import Path
+from tempfile import mkdtemp
+from typing import BinaryIO
+
+from dulwich.repo import Repo
+
+from server.errors import NotFound
+from server.repo.caps import Caps
+from server.repo.check import read_links
+from server.repo.closure import Shape
+from server.repo.diff import diff_trees
+from server.repo.outgoing import write_bundle
+from server.repo.pack import COMMIT
+from server.repo.stage import Known, Move, Staged, StagedCommit, Stager, describe_commit
+from server.repo.store import Store, sync_file, sync_folder
+
+_KEEP_REFS = Path("refs", "agenthub", "heads")
+_QUARANTINE = "quarantine"
+_SHAPES_MAX = 50_000
+# Pushes above these sizes are checked two at a time, which bounds memory and leaves the
+# interpreter to the small ones.
+_LIGHT_BYTES = 256 * 1024
+_LIGHT_INFLATED_BYTES = 8 * 2**20
+_HEAVY_AT_ONCE = 2
+
+
+class BareRepo:
+    """Open or create the repository; safe to use from many threads and several processes."""
+
+    def __init__(self, path: Path, caps: Caps | None = None) -> None:
+        self.path = path.absolute()
+        self.caps = caps or Caps()
+        self._promoting = threading.Lock()
+        self._heavy = threading.BoundedSemaphore(_HEAVY_AT_ONCE)
+        self._shapes: dict[str, Shape] = {}
+        self._quarantine, lock = self._open()
+        self._leave = weakref.finalize(self, _leave, self._quarantine, lock, os.getpid())
+        self._store = Store(self.path / "objects")
+
+    def close(self) -> None:
+        """Give up the quarantine folder; a repository that is dropped closes itself."""
+        self._leave()
+
+    def stage(self, bundle: Path, known: Known) -> Staged:
+        """Check a bundle whole and put what is new in quarantine; refuse it without a trace.
+
+        Raises InvalidBundle, MissingPrerequisite or TooLarge.
+        """
+        if len(self._shapes) > _SHAPES_MAX:
+            self._shapes = {}
+        stager = Stager(self._store, self.caps, self._shapes, self._quarantine, known)
+        with contextlib.ExitStack() as stack:
+            data = stack.enter_context(stager.open_bundle(bundle))
+            is_heavy = len(data) > _LIGHT_BYTES
+            if is_heavy:
+                stack.enter_context(self._heavy)
+            header, is_known = stager.read_header(data)
+            if is_known:
+                return Staged([ref.hash for ref in header.refs])
+            pack = stager.read_pack(data, header)
+            if not is_heavy and pack.inflated_bytes > _LIGHT_INFLATED_BYTES:
+                stack.enter_context(self._heavy)
+            return stager.stage(header, pack)
+
+    def promote(self, staged: Staged) -> None:
+        """Make what is staged visible and durable, and keep it from `git gc`. Repeatable."""
+        for group in staged.groups:
+            for source, target in group:
+                if not target.exists():
+                    sync_file(source)
+        # One at a time: a push that was staged upon another's objects while those were being
+        # promoted gets here only when they are durable.
+        with self._promoting, self._locked():
+            for group in staged.groups:
+                self._move(group)
+            for tip in staged.tips:
+                self._keep(tip, staged.folder or self._quarantine)
+            if staged.tips:
+                sync_folder(self.path / _KEEP_REFS)
+
+    def write_bundle(self, tip: str, out: Path, have: Collection[str] = ()) -> None:
+        """Write a bundle of a commit and its ancestry without what `have` and its ancestry hold.
+
+        Unknown hashes in `have` are passed over. Raises NotFound.
+        """
+        self._read(tip)
+        write_bundle(self._store, tip, out, have)
+
+    def diff(self, a: str, b: str) -> bytes:
+        """What `git diff a b` prints, without renames. Raises NotFound."""
+        return diff_trees(self._store, self.read_commit(a).tree, self.read_commit(b).tree)
+
+    def read_commit(self, sha: str) -> StagedCommit:
+        content = self._read(sha)
+        return describe_commit(sha, read_links(content), content)
+
+    def has(self, sha: str) -> bool:
+        """Whether the repository holds this commit, known to the index or not."""
+        return self._store.kind(sha) == COMMIT
+
+    def _read(self, sha: str) -> bytes:
+        found = self._store.get(sha)
+        if not found or found[0] != COMMIT:
+            raise NotFound(f"commit {sha} not found")
+        return found[1]
+
+    def _move(self, group: list[Move]) -> None:
+        folders = set()
+        for source, target in group:
+            folders.add(target.parent)
+            if target.exists():
+                continue
+            if not target.parent.exists():
+                target.parent.mkdir(exist_ok=True)
+                sync_folder(target.parent.parent)
+            source.rename(target)
+        # Also where the object was there already: another process may not have come this far.
+        for folder in folders:
+            sync_folder(folder)
+
+    def _keep(self, commit: str, folder: Path) -> None:
+        ref = self.path / _KEEP_REFS / commit
+        if ref.exists():
+            return
+        draft = folder / f"ref-{commit}"
+        draft.write_text(f"{commit}\n")
+        sync_file(draft)
+        draft.rename(ref)
+
+    @contextlib.contextmanager
+    def _locked(self) -> Iterator[None]:
+        """Exclude other processes."""
+        with (self.path / _QUARANTINE / "lock").open("ab") as file:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            yield
+
+    def _open(self) -> tuple[Path, BinaryIO]:
+        """Create what is missing, clear the quarantine, and take a folder of our own in it."""
+        quarantine = self.path / _QUARANTINE
+        quarantine.mkdir(parents=True, exist_ok=True)
+        with self._locked():
+            if not (self.path / "HEAD").exists():
+                _init(self.path)
+            (self.path / _KEEP_REFS).mkdir(parents=True, exist_ok=True)
+            abandoned = [path for path in quarantine.iterdir() if path.is_dir() and _is_free(path)]
+            if abandoned:
+                # What a killed promote had renamed may not be on disk yet, and from now on
+                # its presence is taken for granted.
+                os.sync()
+            for folder in abandoned:
+                shutil.rmtree(folder)
+            own = Path(mkdtemp(dir=quarantine))
+            # Held for as long as this object lives; a crash lets go of it.
+            lock = (own / "lock").open("ab")
+            fcntl.flock(lock, fcntl.LOCK_EX)
+        return own, lock
+
+
+def _init(path: Path) -> None:
+    with Repo.init_bare(path, default_branch=b"main") as repo:
+        config = repo.get_config()
+        config.set((b"gc",), b"auto", b"0")
+        config.set((b"gc",), b"pruneExpire", b"never")
+        config.write_to_path()
+    for folder in (path / "objects" / "pack", path / "objects", path / "refs", path):
+        sync_folder(folder)
+    sync_folder(path.parent)
+
+
+def _leave(folder: Path, lock: BinaryIO, owner: int) -> None:
+    # A forked child ends with its parent's folder still in use.
+    if os.getpid() == owner:
+        shutil.rmtree(folder, ignore_errors=True)
+    lock.close()
+
+
+def _is_free(folder: Path) -> bool:
+    try:
+        with (folder / "lock").open("ab") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except FileNotFoundError:
+        pass
+    return True
