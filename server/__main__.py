@@ -1,0 +1,188 @@
+"""The operator's command: serve, migrate, invite. The one place that reads flags and variables."""
+
+import logging
+import socket
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from server import wire
+from server.settings import Registration, Settings, load_admin_key, open_data
+
+cli = typer.Typer(
+    help="Run and look after an AgentHub.\n\nExample: agenthub serve --data ./data",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+)
+
+Data = Annotated[
+    Path, typer.Option(envvar="AGENTHUB_DATA", help="Directory of database, repository, keys.")
+]
+
+
+@cli.command()
+def serve(
+    listen: Annotated[
+        str, typer.Option(envvar="AGENTHUB_LISTEN", help="Address; `:8080` is every interface.")
+    ] = "127.0.0.1:8080",
+    data: Data = Path("data"),
+    admin_key: Annotated[
+        str | None,
+        typer.Option(
+            envvar="AGENTHUB_ADMIN_KEY",
+            help="Key that registers agents. Default: one made and kept in the data directory.",
+        ),
+    ] = None,
+    registration: Annotated[
+        Registration,
+        typer.Option(
+            envvar="AGENTHUB_REGISTRATION",
+            help="Who may register: anyone, holders of an invite, or only the admin key.",
+        ),
+    ] = Registration.INVITE,
+    max_bundle_mb: Annotated[
+        int, typer.Option(envvar="AGENTHUB_MAX_BUNDLE_MB", min=1, help="Largest push, MiB.")
+    ] = 50,
+    max_pushes_per_hour: Annotated[
+        int, typer.Option(envvar="AGENTHUB_MAX_PUSHES_PER_HOUR", min=0, help="0: no limit.")
+    ] = 100,
+    max_posts_per_hour: Annotated[
+        int, typer.Option(envvar="AGENTHUB_MAX_POSTS_PER_HOUR", min=0, help="0: no limit.")
+    ] = 100,
+    max_diffs_per_hour: Annotated[
+        int, typer.Option(envvar="AGENTHUB_MAX_DIFFS_PER_HOUR", min=0, help="0: no limit.")
+    ] = 60,
+    max_registrations_per_hour: Annotated[
+        int,
+        typer.Option(
+            envvar="AGENTHUB_MAX_REGISTRATIONS_PER_HOUR",
+            min=0,
+            help="Per address; 0: no limit.",
+        ),
+    ] = 10,
+    lease_seconds: Annotated[
+        float,
+        typer.Option(
+            envvar="AGENTHUB_LEASE_SECONDS",
+            min=1,
+            help="A run goes to another worker when its own was silent this long.",
+        ),
+    ] = 60.0,
+    trusted_proxies: Annotated[
+        str,
+        typer.Option(
+            envvar="AGENTHUB_TRUSTED_PROXIES",
+            help="Addresses whose X-Forwarded-For is believed, comma separated.",
+        ),
+    ] = "",
+) -> None:
+    """Serve the hub until Ctrl-C.
+
+    Example: agenthub serve --listen :8080 --data ./data --registration open
+    """
+    data = open_data(data)
+    key, is_new = load_admin_key(data, admin_key)
+    settings = Settings(
+        data=data,
+        admin_key=key,
+        registration=registration,
+        max_bundle_mb=max_bundle_mb,
+        max_pushes_per_hour=max_pushes_per_hour,
+        max_posts_per_hour=max_posts_per_hour,
+        max_diffs_per_hour=max_diffs_per_hour,
+        max_registrations_per_hour=max_registrations_per_hour,
+        lease_seconds=lease_seconds,
+    )
+    if is_new:
+        typer.echo(f"admin key (shown once, kept in {data / 'admin.key'}): {key}")
+    _run(settings, listen, trusted_proxies)
+
+
+@cli.command()
+def migrate(data: Data = Path("data")) -> None:
+    """Bring the database up to date; `serve` does it too.
+
+    Example: agenthub migrate --data ./data
+    """
+    from server.db import Database
+
+    settings = Settings(data=open_data(data), admin_key="")
+    Database(settings.database_url).migrate()
+    typer.echo(f"{settings.data / 'hub.db'} is up to date")
+
+
+@cli.command()
+def invite(
+    data: Data = Path("data"),
+    role: Annotated[wire.Role, typer.Option(help="agent or worker.")] = wire.Role.AGENT,
+    uses: Annotated[int, typer.Option(min=1, help="How many may join with it.")] = 1,
+    days: Annotated[int, typer.Option(min=1, help="Until it expires.")] = 7,
+) -> None:
+    """Print a code with which `ah join --invite CODE` registers; works while the hub runs.
+
+    Example: agenthub invite --role worker --uses 3
+    """
+    from server import agents
+    from server.db import Database
+
+    if role is wire.Role.ADMIN:
+        raise typer.BadParameter("invites make agents and workers", param_hint="--role")
+    db = Database(Settings(data=open_data(data), admin_key="").database_url)
+    db.migrate()
+    with db.write() as conn:
+        code = agents.create_invite(conn, role, uses, timedelta(days=days), datetime.now(UTC))
+    typer.echo(code)
+
+
+def _run(settings: Settings, listen: str, trusted_proxies: str) -> None:
+    # Imported here, so that `agenthub --help` answers at once.
+    import uvicorn
+
+    from server.app import create_app
+
+    logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(levelname)s %(message)s")
+    config = uvicorn.Config(
+        create_app(settings),
+        log_config=None,
+        access_log=False,
+        proxy_headers=bool(trusted_proxies),
+        forwarded_allow_ips=trusted_proxies or None,
+        # Long polls would otherwise hold a stopping hub open.
+        timeout_graceful_shutdown=3,
+    )
+    with _listen(listen) as sock:
+        host, port = sock.getsockname()[:2]
+        shown = "127.0.0.1" if host in ("0.0.0.0", "::") else host  # noqa: S104
+        typer.echo(
+            f"AgentHub listens on http://{shown}:{port} "
+            f"(data {settings.data}, registration {settings.registration})"
+        )
+        uvicorn.Server(config).run(sockets=[sock])
+
+
+def _listen(address: str) -> socket.socket:
+    host, _, port = address.rpartition(":")
+    host = host.strip("[]")
+    if not port.isdigit():
+        raise typer.BadParameter(f"expected HOST:PORT, got {address!r}", param_hint="--listen")
+    try:
+        if not host and socket.has_dualstack_ipv6():
+            return socket.create_server(
+                ("::", int(port)), family=socket.AF_INET6, dualstack_ipv6=True, backlog=2048
+            )
+        family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        return socket.create_server((host, int(port)), family=family, backlog=2048)
+    except OSError as error:
+        raise typer.BadParameter(f"cannot listen on {address}: {error.strerror}") from error
+
+
+def main() -> None:
+    cli()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,178 @@
+"""What a route may ask for: the hub, who is calling, a JSON body, a spooled bundle."""
+
+import os
+import tempfile
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Annotated, Any, TypeVar
+
+from fastapi import Depends, Request
+from pydantic import ValidationError
+
+from server import agents, errors, wire
+from server.db import Database
+from server.events import Bell
+from server.repo import BareRepo
+from server.runs import LeaseTerms
+from server.settings import Settings
+
+Body = TypeVar("Body", bound=wire.Wire)
+
+
+@dataclass(frozen=True, slots=True)
+class Hub:
+    """Everything a hub process holds open."""
+
+    settings: Settings
+    db: Database
+    repo: BareRepo
+    now: Callable[[], datetime]
+    bell: Bell
+
+    @property
+    def terms(self) -> LeaseTerms:
+        return LeaseTerms(self.settings.lease_seconds)
+
+
+async def get_hub(request: Request) -> Hub:
+    hub: Hub = request.app.state.hub
+    return hub
+
+
+TheHub = Annotated[Hub, Depends(get_hub)]
+
+
+# Who is calling ---------------------------------------------------------------------------------
+
+
+def read_key(request: Request) -> str | None:
+    scheme, _, key = request.headers.get("Authorization", "").partition(" ")
+    return key.strip() or None if scheme.lower() == "bearer" else None
+
+
+async def get_key(request: Request) -> str:
+    key = read_key(request)
+    if key is None:
+        raise errors.Unauthorized("missing authorization")
+    return key
+
+
+def get_caller(hub: TheHub, key: Annotated[str, Depends(get_key)]) -> agents.Agent:
+    if agents.is_same_key(key, hub.settings.admin_key):
+        raise errors.Unauthorized(
+            "this is the admin key, not an agent's", "register an agent with it: `ah join`"
+        )
+    with hub.db.read() as conn:
+        return agents.authenticate(conn, key)
+
+
+Caller = Annotated[agents.Agent, Depends(get_caller)]
+
+
+async def get_worker(caller: Caller) -> agents.Agent:
+    if caller.role is not wire.Role.WORKER:
+        raise errors.Forbidden(
+            f"{caller.id} is not a worker",
+            "scores come only from workers: `ah join --role worker` or `agenthub invite --role "
+            "worker` makes one",
+        )
+    return caller
+
+
+Worker = Annotated[agents.Agent, Depends(get_worker)]
+
+
+async def require_admin(hub: TheHub, key: Annotated[str, Depends(get_key)]) -> None:
+    if not agents.is_same_key(key, hub.settings.admin_key):
+        raise errors.Unauthorized("unauthorized", "this call needs the hub's admin key")
+
+
+def caller_address(request: Request) -> str:
+    """The address quotas count by: an IPv6 host owns at least its whole /64."""
+    host = request.client.host if request.client else "unknown"
+    if ":" not in host:
+        return host
+    return ":".join(host.split(":")[:4])
+
+
+# Bodies -----------------------------------------------------------------------------------------
+
+
+def json_body(model: type[Body]) -> Any:
+    """A dependency that reads one JSON body of at most 64 KiB, whatever its content type says."""
+
+    async def read(request: Request) -> Body:
+        raw = bytearray()
+        async for chunk in request.stream():
+            raw += chunk
+            if len(raw) > wire.JSON_BODY_BYTES:
+                raise errors.TooLarge(f"JSON bodies are at most {wire.JSON_BODY_BYTES} bytes")
+        try:
+            return model.model_validate_json(bytes(raw))
+        except ValidationError as error:
+            raise errors.InvalidRequest(_first_problem(error)) from error
+
+    return Depends(read)
+
+
+def _first_problem(error: ValidationError) -> str:
+    problem = error.errors(include_url=False, include_input=False)[0]
+    if problem["type"] == "json_invalid":
+        return f"invalid json: {problem['ctx']['error']}"
+    where = ".".join(str(part) for part in problem["loc"]) or "body"
+    return f"{where}: {problem['msg']}"
+
+
+@asynccontextmanager
+async def spooled(request: Request, directory: Path, max_bytes: int) -> AsyncIterator[Path]:
+    """The request's body as a file, gone afterwards; raise TooLarge as soon as it is too long."""
+    too_large = errors.TooLarge(
+        f"bundle too large (max {max_bytes // 2**20} MiB)",
+        "push fewer commits at once, or ask the operator for a larger --max-bundle-mb",
+    )
+    if int(request.headers.get("Content-Length") or 0) > max_bytes:
+        raise too_large
+    handle, name = tempfile.mkstemp(suffix=".bundle", dir=directory)
+    path = Path(name)
+    try:
+        received = 0
+        with os.fdopen(handle, "wb") as file:
+            async for chunk in request.stream():
+                received += len(chunk)
+                if received > max_bytes:
+                    raise too_large
+                file.write(chunk)
+        yield path
+    finally:
+        _remove(path)
+
+
+def _remove(path: Path) -> None:
+    path.unlink(missing_ok=True)
+
+
+# Queries ----------------------------------------------------------------------------------------
+
+
+def parse_count(text: str | None, default: int, maximum: int) -> int:
+    """As the original reads numbers: nonsense, zero and negatives mean the default."""
+    try:
+        value = int(text or "")
+    except ValueError:
+        return default
+    return min(value, maximum) if value > 0 else default
+
+
+async def get_limit(limit: str | None = None) -> int:
+    return parse_count(limit, wire.LIST_DEFAULT, wire.LIST_MAX)
+
+
+async def get_offset(offset: str | None = None) -> int:
+    return parse_count(offset, 0, 2**62)
+
+
+Limit = Annotated[int, Depends(get_limit)]
+Offset = Annotated[int, Depends(get_offset)]

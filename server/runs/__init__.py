@@ -1,0 +1,29 @@
+"""Runs: one training of one commit in one track, handed from worker to worker under leases.
+
+    queued ──claim──► running ──result──► finished
+                        │ lease or deadline passes ──► queued, or quarantined after 3 attempts
+                        └ release ──► queued (drain: the attempt is not counted)
+
+A run ends once and fences only rise. Every change of hands is one UPDATE guarded by state and
+fence; the unique indexes `uq_runs_one_live` and `uq_runs_one_first` hold even if a guard is
+forgotten. Only the hub's clock counts.
+"""
+
+from server.runs.claim import LeaseTerms, claim, expire, has_work, request
+from server.runs.lease import Finished, finish, heartbeat, release
+from server.runs.rows import get_log, get_run, list_runs
+
+__all__ = [
+    "Finished",
+    "LeaseTerms",
+    "claim",
+    "expire",
+    "finish",
+    "get_log",
+    "get_run",
+    "has_work",
+    "heartbeat",
+    "list_runs",
+    "release",
+    "request",
+]

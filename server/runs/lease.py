@@ -1,0 +1,208 @@
+"""While a worker holds a run: heartbeats, release, and the result that ends it."""
+
+import hashlib
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import ColumnElement, Row, and_, select, update
+
+from server import board, errors, events, results, tables, wire
+from server.db import Connection
+from server.runs.claim import LeaseTerms, requeue
+from server.runs.rows import get_row, get_run, story
+
+#: Where the outcome of every run is announced.
+RESULTS_CHANNEL = "results"
+
+
+@dataclass(frozen=True, slots=True)
+class Finished:
+    """What became of a report: `late` ones are kept, but the lease was lost."""
+
+    result: wire.Result
+    is_new: bool
+    late: bool
+
+
+def heartbeat(
+    conn: Connection,
+    worker_id: str,
+    run_id: int,
+    beat: wire.Heartbeat,
+    terms: LeaseTerms,
+    now: datetime,
+) -> wire.Lease:
+    """Renew the lease; raise LeaseLost if it is not this worker's any more."""
+    r = tables.runs
+    until = terms.lease_until(now)
+    told = {
+        name: value
+        for name in ("step", "progress", "loss", "tokens")
+        if (value := getattr(beat, name)) is not None
+    }
+    renewed = conn.execute(
+        update(r)
+        .where(_held(run_id, worker_id, beat.fence), r.c.deadline_at >= now)
+        .values(lease_expires_at=until, **told)
+    ).rowcount
+    if not renewed:
+        raise _lost(conn, run_id)
+    return wire.Lease(lease_expires_at=until)
+
+
+def release(
+    conn: Connection, worker_id: str, run_id: int, release: wire.Release, now: datetime
+) -> wire.Run:
+    """Give the run back; its attempt counts only after a fault."""
+    r = tables.runs
+    run = conn.execute(select(r).where(_held(run_id, worker_id, release.fence))).one_or_none()
+    if run is None:
+        raise _lost(conn, run_id)
+    attempts = run.attempt if release.fault else run.attempt - 1
+    requeue(conn, run, release.reason, attempts)
+    released = get_run(conn, run_id)
+    events.append(conn, "run", worker_id, str(run_id), story(released), now)
+    return released
+
+
+def finish(
+    conn: Connection, worker_id: str, run_id: int, report: wire.ResultCreate, now: datetime
+) -> Finished:
+    """End the run with its result and announce it; the same report again changes nothing.
+
+    A report whose lease was lost is kept as `late`, and the caller refuses it after the commit.
+    Raises ResultConflict when this lease already ended with another report.
+    """
+    if report.outcome is wire.Outcome.OK and report.val_bpb is None:
+        raise errors.InvalidRequest("an ok result needs val_bpb")
+    digest = hashlib.sha256(report.model_dump_json().encode()).hexdigest()
+    if not _was_held(conn, run_id, worker_id, report.fence):
+        raise _lost(conn, run_id)
+    if (known := results.find_by_lease(conn, run_id, report.fence)) is not None:
+        if known.digest != digest:
+            raise errors.ResultConflict(f"run {run_id} already has another result")
+        return Finished(results.get_result(conn, known.id), is_new=False, late=bool(known.late))
+    run = get_row(conn, run_id)
+    ended = _end(conn, worker_id, run_id, report, now)
+    result = _record(conn, run, worker_id, report, digest, late=not ended, now=now)
+    if ended:
+        _announce(conn, run, worker_id, report, result, now)
+    return Finished(result, is_new=True, late=not ended)
+
+
+def _end(
+    conn: Connection, worker_id: str, run_id: int, report: wire.ResultCreate, now: datetime
+) -> bool:
+    r = tables.runs
+    ended = conn.execute(
+        update(r)
+        .where(_held(run_id, worker_id, report.fence))
+        .values(
+            state=wire.RunState.FINISHED,
+            outcome=report.outcome,
+            finished_at=now,
+            lease_expires_at=None,
+            failure=None if report.outcome is wire.Outcome.OK else report.description or None,
+            log=report.log_tail,
+        )
+    ).rowcount
+    return bool(ended)
+
+
+def _record(
+    conn: Connection,
+    run: Row[Any],
+    worker_id: str,
+    report: wire.ResultCreate,
+    digest: str,
+    *,
+    late: bool,
+    now: datetime,
+) -> wire.Result:
+    val_bpb = report.val_bpb if report.outcome is wire.Outcome.OK else None
+    row = results.record(
+        conn,
+        {
+            "commit_seq": run.commit_seq,
+            "run_id": run.id,
+            "fence": report.fence,
+            "agent_id": worker_id,
+            "source": wire.Source.MEASURED,
+            "track_id": run.track_id,
+            "outcome": report.outcome,
+            "verdict": results.judge(conn, run.track_id, report.outcome, val_bpb),
+            "val_bpb": val_bpb,
+            "metrics": report.metrics,
+            "description": report.description,
+            "digest": digest,
+            "late": int(late),
+            "created_at": now,
+        },
+    )
+    return results.get_result(conn, row.id)
+
+
+def _announce(
+    conn: Connection,
+    run: Row[Any],
+    worker_id: str,
+    report: wire.ResultCreate,
+    result: wire.Result,
+    now: datetime,
+) -> None:
+    payload = {
+        "run": run.id,
+        "commit": result.commit,
+        "track": result.track,
+        "outcome": result.outcome,
+        "verdict": result.verdict,
+        "val_bpb": result.val_bpb,
+    }
+    events.append(conn, "result", worker_id, str(result.id), payload, now)
+    if result.verdict is wire.Verdict.KEEP:
+        events.append(conn, "record", worker_id, result.commit, payload, now)
+    board.open_channel(conn, worker_id, RESULTS_CHANNEL, "what every run measured", now)
+    subject = conn.execute(
+        select(tables.commits.c.message).where(tables.commits.c.seq == run.commit_seq)
+    ).scalar_one()
+    post = wire.PostCreate(content=result_line(result, subject))
+    board.create_post(conn, worker_id, RESULTS_CHANNEL, post, now)
+
+
+def result_line(result: wire.Result, subject: str) -> str:
+    """One result in the form of autoresearch's `program_agenthub.md`."""
+    platform = result.track.split("/", 1)[0]
+    vram = result.metrics.get("peak_vram_mb")
+    score = f"{result.val_bpb:.6f}" if result.val_bpb is not None else "---"
+    memory = f"{vram / 1024:.1f}" if isinstance(vram, int | float) and score != "---" else "---"
+    mark = {
+        wire.Verdict.KEEP: "",
+        wire.Verdict.DISCARD: " (DISCARD)",
+        wire.Verdict.CRASH: f" (CRASH: {result.description or result.outcome})",
+    }[result.verdict]
+    line = f"commit:{result.commit[:12]} platform:{platform} val_bpb:{score} vram_gb:{memory}"
+    return f"{line} | {' '.join(subject.split())[:300]}{mark}"
+
+
+def _held(run_id: int, worker_id: str, fence: int) -> ColumnElement[bool]:
+    r = tables.runs
+    return and_(
+        r.c.id == run_id,
+        r.c.worker_id == worker_id,
+        r.c.fence == fence,
+        r.c.state == wire.RunState.RUNNING,
+    )
+
+
+def _was_held(conn: Connection, run_id: int, worker_id: str, fence: int) -> bool:
+    t = tables.leases
+    mine = (t.c.run_id == run_id, t.c.fence == fence, t.c.worker_id == worker_id)
+    return conn.execute(select(t.c.fence).where(*mine)).first() is not None
+
+
+def _lost(conn: Connection, run_id: int) -> errors.LeaseLost:
+    run = get_row(conn, run_id)
+    return errors.LeaseLost(
+        f"lease of run {run_id} is lost: it is {run.state} under fence {run.fence}"
+    )

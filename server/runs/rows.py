@@ -1,0 +1,117 @@
+"""Rows of runs as the wire shows them."""
+
+import hashlib
+from typing import Any
+
+from sqlalchemy import Row, Select, and_, select
+
+from server import errors, results, tables, wire
+from server.db import Connection
+
+#: The seed of a commit's first run, as in autoresearch; every other run gets its own.
+FIRST_SEED = 42
+
+
+def get_run(conn: Connection, run_id: int) -> wire.Run:
+    row = conn.execute(_select_runs().where(tables.runs.c.id == run_id)).one_or_none()
+    if row is None:
+        raise errors.NotFound(f"run not found: {run_id}", "GET /api/runs lists them (`ah runs`)")
+    return _to_wire(row)
+
+
+def get_log(conn: Connection, run_id: int) -> str:
+    """The last lines the training printed; empty until the run has ended."""
+    log: str = get_row(conn, run_id).log
+    return log
+
+
+def list_runs(
+    conn: Connection,
+    commit_seq: int | None = None,
+    worker: str | None = None,
+    state: wire.RunState | None = None,
+    limit: int = wire.LIST_DEFAULT,
+    before: int | None = None,
+) -> list[wire.Run]:
+    """Newest first."""
+    r = tables.runs
+    query = _select_runs()
+    if commit_seq is not None:
+        query = query.where(r.c.commit_seq == commit_seq)
+    if worker:
+        query = query.where(r.c.worker_id == worker)
+    if state:
+        query = query.where(r.c.state == state)
+    if before is not None:
+        query = query.where(r.c.id < before)
+    return [_to_wire(row) for row in conn.execute(query.order_by(r.c.id.desc()).limit(limit))]
+
+
+def get_row(conn: Connection, run_id: int) -> Row[Any]:
+    row = conn.execute(select(tables.runs).where(tables.runs.c.id == run_id)).one_or_none()
+    if row is None:
+        raise errors.NotFound(f"run not found: {run_id}")
+    return row
+
+
+def _select_runs() -> Select[Any]:
+    r, c, t, s = tables.runs, tables.commits, tables.tracks, tables.results
+    columns = [column for column in r.c if column.name != "log"]
+    return (
+        select(
+            *columns,
+            c.c.hash,
+            t.c.platform,
+            t.c.budget_seconds,
+            t.c.data_fingerprint,
+            t.c.scoring,
+            s.c.val_bpb,
+        )
+        .join(c, c.c.seq == r.c.commit_seq)
+        .outerjoin(t, t.c.id == r.c.track_id)
+        .outerjoin(s, and_(s.c.run_id == r.c.id, s.c.late == 0))
+    )
+
+
+def _to_wire(row: Row[Any]) -> wire.Run:
+    return wire.Run(
+        id=row.id,
+        commit=row.hash,
+        kind=row.kind,
+        state=row.state,
+        fence=row.fence,
+        attempt=row.attempt,
+        seed=_seed(row),
+        budget_seconds=row.budget_seconds,
+        track=results.track_name(row) if row.track_id is not None else None,
+        worker_id=row.worker_id,
+        outcome=row.outcome,
+        failure=row.failure,
+        created_at=row.created_at,
+        started_at=row.started_at,
+        finished_at=row.finished_at,
+        lease_expires_at=row.lease_expires_at,
+        deadline=row.deadline_at,
+        progress=row.progress,
+        step=row.step,
+        loss=row.loss,
+        tokens=row.tokens,
+        val_bpb=row.val_bpb,
+    )
+
+
+def _seed(row: Row[Any]) -> int:
+    """The same for every attempt of a run; unknown to agents before the run exists."""
+    if row.kind == wire.RunKind.FIRST:
+        return FIRST_SEED
+    return int(hashlib.sha256(f"{row.hash}:{row.id}".encode()).hexdigest()[:7], 16)
+
+
+def story(run: wire.Run) -> dict[str, Any]:
+    return {
+        "commit": run.commit,
+        "state": run.state,
+        "attempt": run.attempt,
+        "kind": run.kind,
+        "track": run.track,
+    }
