@@ -2,7 +2,7 @@
 
 PYTHON ?= python3
 BIN    := .venv/bin
-PIP     = $(BIN)/python -m pip install --quiet --disable-pip-version-check
+PIP     = $(BIN)/python -m pip install -qq --disable-pip-version-check
 ROUNDS ?= 0
 
 .PHONY: help run demo test check fmt stress clean

@@ -18,6 +18,7 @@ OUTPUT_BYTES = 8 * 2**20
 _FILE_BYTES = 2**20
 _FILE_LINES = 20_000
 # Content read for one diff, and tree entries looked at: a tree can name one file often.
+_FILES_MAX = 10_000
 _READ_BYTES = 64 * 2**20
 _ENTRIES_MAX = 100_000
 _CUT = b"# This diff is too large; the rest is left out.\n"
@@ -57,11 +58,11 @@ class _Diff:
         parts: list[bytes] = []
         room = OUTPUT_BYTES
         try:
-            for change in self._sorted_changes(a, b):
+            for number, change in enumerate(self._sorted_changes(a, b)):
                 # Whole files only, so that what is there can be applied.
                 part = b"".join(self._file(change))
                 room -= len(part)
-                if room < 0:
+                if room < 0 or number == _FILES_MAX:
                     raise _Exhausted
                 parts.append(part)
             is_cut = self._entries > _ENTRIES_MAX

@@ -112,7 +112,7 @@ class _Comparison:
 
     def _cut(self, a0: int, a1: int, b0: int, b1: int, cuts: int) -> None:
         """Compare between the lines that occur once on both sides, in their longest order."""
-        pairs = self._common(a0, a1, b0, b1) if cuts else []
+        pairs = self._common(a0, a1, b0, b1) if cuts and self._effort.left > 0 else []
         if not pairs:
             self._replace(a0, a1, b0, b1)
             return
