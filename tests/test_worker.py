@@ -12,9 +12,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
-from conftest import NO_QUOTAS, HubProcess, WorkTree, wait_for
+from conftest import NO_QUOTAS, HubProcess, WorkTree, ok, wait_for
 
-from ah_cli.client import HubClient
+from ah_cli.client import ApiError, HubClient
 from server import wire
 from server.wire import Outcome, RunState
 from worker.device import platform_name
@@ -494,6 +494,24 @@ def test_a_lost_lease_stops_the_trainer(own_bench: Bench) -> None:
     assert worker.wait() == 0
     assert not is_alive(trainer)
     assert "given up: lease lost" in worker.err
+
+
+def test_a_killed_workers_run_goes_to_another_and_its_own_late_result_is_refused(
+    own_bench: Bench,
+) -> None:
+    (leaf,) = own_bench.push({"train.py": STAYS})
+    first, second = own_bench.worker().start(), own_bench.worker()
+    first.pids()
+    first.signal(signal.SIGKILL)
+    (first.data / "go").touch()
+    second.key = own_bench.hub.key("gpu2", wire.Role.WORKER)
+    assert second.start("--once", "--data", str(first.data)).wait() == 0
+    (run,) = own_bench.agent.runs(commit=leaf)
+    assert (run.attempt, run.fence, run.worker_id, run.val_bpb) == (2, 2, "gpu2", 1.25)
+    with own_bench.hub.client(own_bench.key) as dead, pytest.raises(ApiError) as refusal:
+        dead.finish(run.id, ok(1, 0.5))
+    assert (refusal.value.status, refusal.value.code) == (409, wire.ErrorCode.LEASE_LOST)
+    assert [result.val_bpb for result in own_bench.agent.results()] == [1.25]
 
 
 def test_a_result_survives_a_restart_of_the_hub(own_bench: Bench) -> None:
