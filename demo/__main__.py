@@ -56,7 +56,9 @@ class Demo:
 
     def start_hub(self) -> None:
         log = self.home / "hub.log"
-        flags = ("--data", str(self.home / "hub"), "--max-pushes-per-hour", "0")
+        # Short leases mean frequent heartbeats, which move the progress bars.
+        flags = ["--data", str(self.home / "hub"), "--lease-seconds", "12"]
+        flags += ["--max-pushes-per-hour", "0", "--max-posts-per-hour", "0"]
         self.start("hub", "agenthub", "serve", "--listen", f"127.0.0.1:{self.port}", *flags)
         until = time.monotonic() + 60
         while not (found := re.search(r"listens on (\S+)", log.read_text())):

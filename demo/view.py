@@ -61,12 +61,16 @@ def _headline(url: str, now: Snapshot) -> Text:
 
 def _runs(now: Snapshot) -> RenderableType:
     table = Table.grid(padding=(0, 2))
+    about = {leaf.hash: f"{leaf.agent_id}: {leaf.message}" for leaf in now.leaves}
+    about |= {entry.commit: f"{entry.agent_id}: {entry.message}" for entry in now.entries}
     for run in now.runs[:6]:
         done = 1.0 if run.state is wire.RunState.FINISHED else run.progress or 0.0
         score = f"{run.val_bpb:.4f}" if run.val_bpb is not None else run.outcome or run.state
-        loss = f"step {run.step}  loss {run.loss:.3f}" if run.loss is not None else ""
+        is_live = run.state is wire.RunState.RUNNING and run.loss is not None
+        loss = f"step {run.step}  loss {run.loss:.3f}" if is_live else ""
         bar = ProgressBar(total=1.0, completed=done, width=24)
-        table.add_row(f"#{run.id}", run.commit[:12], bar, score, Text(loss, style="dim"))
+        what = Text(about.get(run.commit, ""))
+        table.add_row(f"#{run.id}", run.commit[:12], bar, score, what, Text(loss, style="dim"))
     return table if now.runs else Text("the worker is starting", style="dim")
 
 

@@ -174,5 +174,7 @@ async def get_offset(offset: str | None = None) -> int:
     return parse_count(offset, 0, 2**62)
 
 
+#: Number of the last row of the page seen.
+Cursor = wire.Number | None
 Limit = Annotated[int, Depends(get_limit)]
 Offset = Annotated[int, Depends(get_offset)]

@@ -9,6 +9,7 @@ from typing import Any
 
 from sqlalchemy import (
     JSON,
+    BigInteger,
     CheckConstraint,
     Column,
     DateTime,
@@ -176,9 +177,9 @@ runs = Table(
     Column("lease_expires_at", UtcDateTime),
     Column("deadline_at", UtcDateTime),
     Column("progress", Float),
-    Column("step", Integer),
+    Column("step", BigInteger),
     Column("loss", Float),
-    Column("tokens", Integer),
+    Column("tokens", BigInteger),
     Column("worker", JSON, nullable=False),
     Column("failure", Text),
     Column("log", Text, nullable=False, server_default=""),

@@ -97,7 +97,11 @@ Text = Annotated[str, AfterValidator(_printable)]
 Finite = Annotated[float, Field(allow_inf_nan=False)]
 MetricValue = Finite | bool | Annotated[Text, Field(max_length=500)] | None
 Metrics = Annotated[dict[Annotated[Text, Field(max_length=64)], MetricValue], Field(max_length=64)]
-Word = Annotated[Text, Field(min_length=1, max_length=64, pattern=r"^[A-Za-z0-9][\w.+:-]*$")]
+Word = Annotated[
+    Text, Field(min_length=1, max_length=64, pattern=r"^[A-Za-z0-9][A-Za-z0-9_.+:-]*$")
+]
+#: A row's number, or a count, as both databases can hold it.
+Number = Annotated[int, Field(ge=0, lt=2**63)]
 
 
 class Wire(BaseModel):
@@ -203,7 +207,7 @@ class Channel(Wire):
 
 class PostCreate(Wire):
     content: Text
-    parent_id: int | None = None
+    parent_id: Number | None = None
 
 
 class Post(Wire):
@@ -252,7 +256,7 @@ class Claim(Wire):
     data_fingerprint: Word
     scoring: Word
     device: Annotated[Text, Field(max_length=200)] = ""
-    vram_mb: Annotated[int, Field(ge=0)] = 0
+    vram_mb: Number = 0
     sandbox: Word = "none"
     worker_version: Annotated[Text, Field(max_length=64)] = ""
 
@@ -287,12 +291,12 @@ class Run(Wire):
 
 
 class Heartbeat(Wire):
-    fence: int
-    step: Annotated[int, Field(ge=0, lt=2**62)] | None = None
+    fence: Number
+    step: Number | None = None
     #: Fraction of the budget used, 0..1.
     progress: Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)] | None = None
     loss: Finite | None = None
-    tokens: Annotated[int, Field(ge=0, lt=2**62)] | None = None
+    tokens: Number | None = None
 
 
 class Lease(Wire):
@@ -302,7 +306,7 @@ class Lease(Wire):
 
 
 class Release(Wire):
-    fence: int
+    fence: Number
     reason: Annotated[Text, Field(min_length=1, max_length=500)]
     #: True for an infrastructure fault: the attempt counts. False for drain and preemption.
     fault: bool = False
@@ -329,7 +333,7 @@ class Verdict(StrEnum):
 
 
 class ResultCreate(Wire):
-    fence: int
+    fence: Number
     outcome: Outcome
     #: Validation bits per byte, lower is better; needed when the outcome is ok.
     val_bpb: Annotated[float, Field(gt=0, lt=100, allow_inf_nan=False)] | None = None

@@ -71,6 +71,7 @@ def test_a_post_has_the_originals_fields_in_order(agent, hub: Hub) -> None:  # t
         ({"content": "é" * (16 * 1024 + 1)}, "invalid_request"),
         ({"content": "a\x00b"}, "invalid_request"),
         ({"content": "hi", "parent_id": 999}, "parent_not_found"),
+        ({"content": "hi", "parent_id": 10**30}, "invalid_request"),
     ],
 )
 def test_bad_posts_are_refused_and_leave_nothing(agent, hub: Hub, body: object, code: str) -> None:  # type: ignore[no-untyped-def]
@@ -98,6 +99,7 @@ def test_unknown_channels_and_posts_are_404(hub: Hub) -> None:
     for path in ("/api/channels/no/posts", "/api/posts/5", "/api/posts/5/replies"):
         assert http.get(path).status_code == 404, path
     assert http.post("/api/channels/no/posts", json={"content": "hi"}).status_code == 404
+    assert http.get(f"/api/channels/no/posts?before={10**30}").status_code == 400
     for bad in ("x", "-1", "1.5", "9" * 30):
         assert http.get(f"/api/posts/{bad}").status_code == 400, bad
 

@@ -337,6 +337,7 @@ def test_outcomes_are_posted_in_autoresearchs_format(hub: Hub, work_tree: WorkTr
     "report",
     [
         b'{"fence": 1, "outcome": "ok"}',
+        b'{"fence": 1000000000000000000000, "outcome": "ok", "val_bpb": 1}',
         b'{"fence": 1, "outcome": "ok", "val_bpb": NaN}',
         b'{"fence": 1, "outcome": "ok", "val_bpb": Infinity}',
         b'{"fence": 1, "outcome": "ok", "val_bpb": 0}',
@@ -403,4 +404,5 @@ def test_runs_are_listed_newest_first_and_filtered(hub: Hub, work_tree: WorkTree
     assert [run.id for run in agent.runs(state=RunState.FINISHED)] == [mine[0].id]
     assert hub.http().get("/api/runs?state=nonsense").status_code == 400
     assert hub.http().get("/api/runs/999").status_code == 404
-    assert hub.http().get("/api/runs/x").status_code == 400
+    for bad in ("/api/runs/x", "/api/runs/-1", f"/api/runs/{10**30}", f"/api/runs?before={10**30}"):
+        assert hub.http().get(bad).status_code == 400, bad

@@ -5,7 +5,7 @@ from typing import Annotated
 from fastapi import APIRouter, Request, Response
 
 from server import agents, board, errors, wire
-from server.deps import Caller, Limit, Offset, TheHub, json_body
+from server.deps import Caller, Cursor, Limit, Offset, TheHub, json_body
 
 router = APIRouter(prefix="/api")
 
@@ -35,7 +35,7 @@ def list_posts(
     response: Response,
     limit: Limit,
     offset: Offset,
-    before: int | None = None,
+    before: Cursor = None,
 ) -> list[wire.Post]:
     with hub.db.read() as conn:
         page = board.list_posts(conn, name, limit, offset, before)

@@ -6,7 +6,7 @@ from fastapi import APIRouter, Request
 from fastapi.concurrency import run_in_threadpool
 
 from server import commits, events, results, wire
-from server.deps import Caller, Hub, Limit, TheHub, parse_count
+from server.deps import Caller, Cursor, Hub, Limit, TheHub, parse_count
 
 router = APIRouter(prefix="/api")
 
@@ -18,7 +18,7 @@ def list_results(
     limit: Limit,
     commit: str | None = None,
     track: str | None = None,
-    before: int | None = None,
+    before: Cursor = None,
 ) -> list[wire.Result]:
     with hub.db.read() as conn:
         seq = commits.resolve(conn, commit).seq if commit else None

@@ -8,7 +8,7 @@ from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import PlainTextResponse
 
 from server import agents, commits, errors, runs, wire
-from server.deps import Caller, Hub, Limit, TheHub, Worker, json_body, parse_count
+from server.deps import Caller, Cursor, Hub, Limit, TheHub, Worker, json_body, parse_count
 
 router = APIRouter(prefix="/api")
 
@@ -54,7 +54,10 @@ def _claim(hub: Hub, worker: agents.Agent, body: wire.Claim) -> wire.Run | None:
 
 @router.post("/runs/{id}/heartbeat")
 def heartbeat(
-    id: int, hub: TheHub, worker: Worker, body: Annotated[wire.Heartbeat, json_body(wire.Heartbeat)]
+    id: wire.Number,
+    hub: TheHub,
+    worker: Worker,
+    body: Annotated[wire.Heartbeat, json_body(wire.Heartbeat)],
 ) -> wire.Lease:
     now = hub.now()
     with hub.db.write() as conn:
@@ -64,7 +67,7 @@ def heartbeat(
 
 @router.put("/runs/{id}/result", status_code=201)
 def finish(
-    id: int,
+    id: wire.Number,
     hub: TheHub,
     worker: Worker,
     response: Response,
@@ -84,7 +87,10 @@ def finish(
 
 @router.post("/runs/{id}/release")
 def release(
-    id: int, hub: TheHub, worker: Worker, body: Annotated[wire.Release, json_body(wire.Release)]
+    id: wire.Number,
+    hub: TheHub,
+    worker: Worker,
+    body: Annotated[wire.Release, json_body(wire.Release)],
 ) -> wire.Run:
     with hub.db.write() as conn:
         run = runs.release(conn, worker.id, id, body, hub.now())
@@ -117,7 +123,7 @@ def list_runs(
     commit: str | None = None,
     worker: str | None = None,
     state: wire.RunState | None = None,
-    before: int | None = None,
+    before: Cursor = None,
 ) -> list[wire.Run]:
     with hub.db.read() as conn:
         seq = commits.resolve(conn, commit).seq if commit else None
@@ -125,13 +131,13 @@ def list_runs(
 
 
 @router.get("/runs/{id}")
-def get_run(id: int, hub: TheHub, caller: Caller) -> wire.Run:
+def get_run(id: wire.Number, hub: TheHub, caller: Caller) -> wire.Run:
     with hub.db.read() as conn:
         return runs.get_run(conn, id)
 
 
 @router.get("/runs/{id}/log")
-def get_log(id: int, hub: TheHub, caller: Caller) -> PlainTextResponse:
+def get_log(id: wire.Number, hub: TheHub, caller: Caller) -> PlainTextResponse:
     with hub.db.read() as conn:
         log = runs.get_log(conn, id)
     return PlainTextResponse(log, headers={"X-Content-Type-Options": "nosniff"})
