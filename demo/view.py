@@ -55,7 +55,7 @@ def _headline(url: str, now: Snapshot) -> Text:
         best, first = now.entries[0], now.results[-1]
         line.append(f"   best val_bpb {best.val_bpb:.4f}", "bold green")
         if first.val_bpb is not None:
-            line.append(f"  ({first.val_bpb - best.val_bpb:+.4f} below the baseline)")
+            line.append(f"  ({first.val_bpb - best.val_bpb:.4f} below the baseline)")
     return line.append(f"   {len(now.results)} results")
 
 
