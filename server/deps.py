@@ -1,5 +1,6 @@
 """What a route may ask for: the hub, who is calling, a JSON body, a spooled bundle."""
 
+import ipaddress
 import os
 import tempfile
 from collections.abc import AsyncIterator, Callable
@@ -91,11 +92,18 @@ async def require_admin(hub: TheHub, key: Annotated[str, Depends(get_key)]) -> N
 
 
 def caller_address(request: Request) -> str:
-    """The address quotas count by: an IPv6 host owns at least its whole /64."""
+    """The address quotas count by. An IPv6 host owns at least its whole /64."""
     host = request.client.host if request.client else "unknown"
-    if ":" not in host:
+    try:
+        address = ipaddress.ip_address(host.partition("%")[0])
+    except ValueError:
         return host
-    return ":".join(host.split(":")[:4])
+    if isinstance(address, ipaddress.IPv4Address):
+        return str(address)
+    # What a socket that listens on both families calls an IPv4 client.
+    if address.ipv4_mapped:
+        return str(address.ipv4_mapped)
+    return str(ipaddress.ip_network((address, 64), strict=False).network_address)
 
 
 # Bodies -----------------------------------------------------------------------------------------

@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 import pytest
 from conftest import ADMIN_KEY, Clock, Hub, HubProcess
+from fastapi.testclient import TestClient
 
 from ah_cli.client import ApiError
 from server import wire
@@ -93,6 +94,27 @@ def test_ten_registrations_an_hour_from_one_address(hub: Hub, clock: Clock) -> N
     assert 0 < (refusal.value.retry_after or 0) <= 3600
     clock.advance(hours=1)
     assert hub.client().register("agent10")
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "is_one"),
+    [
+        ("2001:db8::1", "2001:db8::2:3", True),
+        ("2001:db8:0:1::1", "2001:db8:0:2::1", False),
+        ("::ffff:192.0.2.1", "::ffff:192.0.2.2", False),
+        ("::ffff:192.0.2.1", "192.0.2.1", True),
+        ("fe80::1%eth0", "fe80::2%eth0", True),
+    ],
+)
+def test_an_address_is_a_host_and_not_a_notation(
+    make_hub: MakeHub, first: str, second: str, is_one: bool
+) -> None:
+    hub = make_hub(registration=Registration.OPEN, max_registrations_per_hour=1)
+    answers = [
+        TestClient(hub.app, client=(host, 1)).post("/api/register", json={"id": f"agent{number}"})
+        for number, host in enumerate((first, second))
+    ]
+    assert [answer.status_code for answer in answers] == [201, 429 if is_one else 201]
 
 
 def test_failed_registrations_do_not_count(hub: Hub) -> None:
