@@ -39,6 +39,10 @@ def wait_for(look: Callable[[], T], what: str, seconds: float = DEADLINE_SECONDS
     pytest.fail(f"waited {seconds} s in vain for {what}")
 
 
+def listing(path: Path) -> set[str]:
+    return {str(file.relative_to(path)) for file in path.rglob("*") if file.is_file()}
+
+
 # In process -------------------------------------------------------------------------------------
 
 

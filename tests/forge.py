@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from server.repo.pack import BLOB, COMMIT, TREE, hash_object
+from server.repo.writer import write_delta
 
 IDENT = b"Ann <ann@example.org> 1700000000 +0000"
 
@@ -62,3 +63,15 @@ def entry_header(kind: int, size: int) -> bytes:
     while size:
         out, byte, size = out + bytes([byte | 0x80]), size & 0x7F, size >> 7
     return out + bytes([byte])
+
+
+def chain_of_deltas(forge: Forge, length: int) -> Path:
+    content = b"0" * 50
+    body = entry_header(BLOB, 50) + zlib.compress(content)
+    at = 0
+    for number in range(1, length + 1):
+        delta = write_delta(50, 50, [b"%4d" % number, (0, 46)])
+        distance = len(body) - at
+        at = len(body)
+        body += entry_header(6, len(delta)) + bytes([distance]) + zlib.compress(delta)
+    return forge.write(["1" * 40], pack(length + 1, body))

@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
-from conftest import Clock, Hub, HubProcess, WorkTree, wait_for
+from conftest import Clock, Hub, HubProcess, WorkTree, listing, wait_for
 
 from ah_cli.client import ApiError, HubClient, HubUnreachable
 from server import wire
@@ -18,10 +18,6 @@ MakeWorkTree = Callable[[str], WorkTree]
 
 def push(hub: Hub, bundle: Path, name: str = "ada") -> wire.Pushed:
     return hub.agent(name).push(bundle)
-
-
-def listing(path: Path) -> set[str]:
-    return {str(file.relative_to(path)) for file in path.rglob("*") if file.is_file()}
 
 
 # Push -------------------------------------------------------------------------------------------

@@ -14,7 +14,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
-from forge import IDENT, Forge, entry_header, pack
+from forge import IDENT, Forge, chain_of_deltas, entry_header, pack
 
 from server.errors import HubError, InvalidBundle, MissingPrerequisite, NotFound, TooLarge
 from server.repo import BareRepo, Caps, Staged, StagedCommit
@@ -491,18 +491,6 @@ def test_each_cap_has_its_own_refusal(small: Hub, forge: Forge, tmp_path: Path) 
     parents = fresh()
     roots = [parents.commit(parents.tree(), tail=b"\n%d\n" % number) for number in range(5)]
     refused(small, parents.bundle(parents.commit(parents.tree(), *roots)), InvalidBundle, "5 par")
-
-
-def chain_of_deltas(forge: Forge, length: int) -> Path:
-    content = b"0" * 50
-    body = entry_header(BLOB, 50) + zlib.compress(content)
-    at = 0
-    for number in range(1, length + 1):
-        delta = write_delta(50, 50, [b"%4d" % number, (0, 46)])
-        distance = len(body) - at
-        at = len(body)
-        body += entry_header(6, len(delta)) + bytes([distance]) + zlib.compress(delta)
-    return forge.write(["1" * 40], pack(length + 1, body))
 
 
 def test_a_chain_of_5000_deltas_is_refused(hub: Hub, forge: Forge) -> None:

@@ -64,16 +64,20 @@ class BareRepo:
         stager = Stager(self._store, self.caps, self._shapes, self._quarantine, known)
         with contextlib.ExitStack() as stack:
             data = stack.enter_context(stager.open_bundle(bundle))
-            is_heavy = len(data) > _LIGHT_BYTES
-            if is_heavy:
-                stack.enter_context(self._heavy)
+            is_heavy = False
+
+            def weigh(inflated_bytes: int) -> None:
+                nonlocal is_heavy
+                if not is_heavy and inflated_bytes > _LIGHT_INFLATED_BYTES:
+                    stack.enter_context(self._heavy)
+                    is_heavy = True
+
+            if len(data) > _LIGHT_BYTES:
+                weigh(_LIGHT_INFLATED_BYTES + 1)
             header, is_known = stager.read_header(data)
             if is_known:
                 return Staged([ref.hash for ref in header.refs])
-            pack = stager.read_pack(data, header)
-            if not is_heavy and pack.inflated_bytes > _LIGHT_INFLATED_BYTES:
-                stack.enter_context(self._heavy)
-            return stager.stage(header, pack)
+            return stager.stage(header, stager.read_pack(data, header, weigh))
 
     def promote(self, staged: Staged) -> None:
         """Make what is staged visible and durable, and keep it from `git gc`. Repeatable."""

@@ -7,6 +7,7 @@ at here; that is `stage.py`'s.
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
+from sys import intern
 from typing import NoReturn
 
 from server.errors import InvalidBundle
@@ -23,36 +24,41 @@ _ENTRY = re.compile(rb"([0-9]{1,7}) ([^\0]{0,65536})\0(.{20})", re.DOTALL)
 _PLAIN = re.compile(rb"[A-Za-z0-9_-][A-Za-z0-9_.+-]*")
 # Code points that HFS+ ignores in names.
 _IGNORED = re.compile("[\u200c-\u200f\u202a-\u202e\u206a-\u206f\ufeff]")
-# What NTFS takes for the same name: 8.3 forms, trailing dots and spaces, streams.
-_DOT_GIT = re.compile(r"(\.git|git~1)[. ]*(:.*)?", re.IGNORECASE | re.DOTALL)
-_SHORT = r"(?=.{8}(?:[. :]|\Z))"
-_GITMODULES = re.compile(
-    rf"(\.gitmodules|gitmod~[1-4]|{_SHORT}g?i?7?e?b?a?~[1-9][0-9]*)[. ]*(:.*)?",
-    re.IGNORECASE | re.DOTALL,
-)
-_GITATTRIBUTES = re.compile(
-    rf"(\.gitattributes|gitatt~[1-4]|{_SHORT}g?i?7?d?2?9?~[1-9][0-9]*)[. ]*(:.*)?",
-    re.IGNORECASE | re.DOTALL,
-)
+
+
+def _name(names: str) -> re.Pattern[str]:
+    """What NTFS takes for one of the names: 8.3 forms, trailing dots and spaces, streams.
+
+    A backslash separates directories on Windows, so any part of a name may match.
+    """
+    return re.compile(rf"(?:\A|\\)(?:{names})[. ]*(?::[^\\]*)?(?:\\|\Z)", re.IGNORECASE | re.DOTALL)
+
+
+_SHORT = r"(?=[^\\]{8}(?:[. :\\]|\Z))"
+_DOT_GIT = _name(r"\.git|git~1")
+_GITMODULES = _name(rf"\.gitmodules|gitmod~[1-4]|{_SHORT}g?i?7?e?b?a?~[1-9][0-9]*")
+_GITATTRIBUTES = _name(rf"\.gitattributes|gitatt~[1-4]|{_SHORT}g?i?7?d?2?9?~[1-9][0-9]*")
 _ATTRIBUTES_LINE_BYTES = 2048
 
 _HEX = rb"[0-9a-f]{40}"
 _IDENT = rb"(?!<)[^<>\n\0]* <[^<>\n\0]*> (0|[1-9][0-9]{0,18}) [+-][0-9]{4}\n"
+# Repeats are possessive (`*+`): a group that may be given back costs a hundred bytes a line.
 _COMMIT = re.compile(
-    rb"tree (" + _HEX + rb")\n((?:parent " + _HEX + rb"\n)*)author " + _IDENT + rb"committer "
+    rb"tree (" + _HEX + rb")\n((?:parent " + _HEX + rb"\n)*+)author " + _IDENT + rb"committer "
     # What may follow, e.g. gpgsig and encoding: header lines up to an empty line or the end.
-    + _IDENT + rb"(?:(?!author |committer |tree |parent )[^\n\0]+\n)*(?:\n|\Z)"
+    + _IDENT + rb"(?:(?!author |committer |tree |parent )[^\n\0]++\n)*+(?:\n|\Z)"
 )  # fmt: skip
 _COMMIT_PARTS = (
     ("tree", re.compile(rb"tree " + _HEX + rb"\n")),
-    ("parent", re.compile(rb"(?:parent " + _HEX + rb"\n)*(?!parent )")),
+    ("parent", re.compile(rb"(?:parent " + _HEX + rb"\n)*+(?!parent )")),
     ("author", re.compile(rb"author " + _IDENT)),
     ("committer", re.compile(rb"committer " + _IDENT)),
 )
 _TAG = re.compile(
     rb"object (" + _HEX + rb")\ntype (commit|tree|blob|tag)\ntag [^\n\0]+\n"
-    rb"(?:tagger " + _IDENT + rb")?(?:[^\n\0]+\n)*(?:\n|\Z)"
+    rb"(?:tagger " + _IDENT + rb")?(?:[^\n\0]++\n)*+(?:\n|\Z)"
 )
+_PARENT_BYTES = len("parent \n") + 40
 _DATE_MAX = 2**63 - 1
 
 
@@ -135,22 +141,26 @@ def _check_name(sha: str, entry: TreeEntry) -> None:
     if b"/" in name:
         _refuse(TREE, sha, f"has a slash in the name {shown(name)}")
     folded = _fold(name)
-    # A backslash separates directories on Windows.
-    if any(_DOT_GIT.fullmatch(part) for part in folded.split("\\")):
+    if _DOT_GIT.search(folded):
         _refuse(TREE, sha, f"has an entry that git takes for .git: {shown(name)}")
-    if any(_GITMODULES.fullmatch(part) for part in folded.split("\\")):
+    if _GITMODULES.search(folded):
         _refuse(TREE, sha, f"declares submodules ({shown(name)}), which this hub does not take")
     if is_attributes(name) and entry.mode in (DIRECTORY, SYMLINK):
         _refuse(TREE, sha, f"has a {shown(name)} that is no file")
 
 
 def is_attributes(name: bytes) -> bool:
-    return not _PLAIN.fullmatch(name) and bool(_GITATTRIBUTES.fullmatch(_fold(name)))
+    return not _PLAIN.fullmatch(name) and bool(_GITATTRIBUTES.search(_fold(name)))
 
 
 def check_attributes(sha: str, data: bytes) -> None:
-    if any(len(line) >= _ATTRIBUTES_LINE_BYTES for line in data.split(b"\n")):
-        _refuse(BLOB, sha, "is a .gitattributes with a line of more than 2047 bytes")
+    start = 0
+    while len(data) - start >= _ATTRIBUTES_LINE_BYTES:
+        # Many short lines are passed in one step.
+        end = data.rfind(b"\n", start, start + _ATTRIBUTES_LINE_BYTES)
+        if end < 0:
+            _refuse(BLOB, sha, "is a .gitattributes with a line of more than 2047 bytes")
+        start = end + 1
 
 
 def link_climb(owner: str, name: bytes, target: bytes, caps: Caps) -> int:
@@ -160,7 +170,7 @@ def link_climb(owner: str, name: bytes, target: bytes, caps: Caps) -> int:
     if target.startswith(b"/"):
         _refuse(TREE, owner, f"has a symlink {shown(name)} to the absolute path {shown(target)}")
     parts = [part for part in target.split(b"/") if part not in (b"", b".")]
-    if any(_DOT_GIT.fullmatch(_fold(part)) for part in parts):
+    if any(_DOT_GIT.search(_fold(part)) for part in parts):
         _refuse(TREE, owner, f"has a symlink {shown(name)} into .git")
     climb = next((at for at, part in enumerate(parts) if part != b".."), len(parts))
     # Below a name the way up may start elsewhere, for the name may be a symlink itself.
@@ -181,9 +191,11 @@ def check_commit(sha: str, data: bytes, caps: Caps) -> Links:
         _refuse(COMMIT, sha, "has a NUL in its message")
     for date in (found[3], found[4]):
         _check_date(COMMIT, sha, date)
-    parents = tuple(line[7:].decode() for line in found[2].splitlines())
-    if len(parents) > caps.parents:
-        _refuse(COMMIT, sha, f"has {len(parents)} parents, at most {caps.parents} are taken")
+    count = len(found[2]) // _PARENT_BYTES
+    if count > caps.parents:
+        _refuse(COMMIT, sha, f"has {count} parents, at most {caps.parents} are taken")
+    # Interned: packs hold millions of parent lines, and few different ones.
+    parents = tuple(intern(line[7:].decode()) for line in found[2].splitlines())
     if len(set(parents)) < len(parents):
         _refuse(COMMIT, sha, "names a parent twice")
     return Links(tree=found[1].decode(), parents=parents)

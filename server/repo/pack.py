@@ -202,10 +202,14 @@ def check_trailer(data: Data, start: int) -> None:
 class IncomingPack:
     """A pack as somebody sent it: read twice, first for its sizes, then for its objects."""
 
-    def __init__(self, data: Data, start: int, caps: Caps) -> None:
+    def __init__(
+        self, data: Data, start: int, caps: Caps, on_growth: Callable[[int], None]
+    ) -> None:
+        """`on_growth` is told the inflated bytes so far, before they are inflated."""
         self._data = data
         self._caps = caps
         self._start = start
+        self._on_growth = on_growth
         self._stop = len(data) - TRAILER_BYTES
         self._kept: dict[int, bytes] = {}
         self._kept_bytes = 0
@@ -215,7 +219,7 @@ class IncomingPack:
         self.entries: list[Entry] = []
         self.by_sha: dict[str, Entry] = {}
         self._by_offset: dict[int, Entry] = {}
-        self.inflated_bytes = 0
+        self._inflated_bytes = 0
         self._scan()
 
     def packed(self, entry: Entry) -> bytes:
@@ -264,12 +268,13 @@ class IncomingPack:
                 f"at most {self._caps.blob_bytes} are taken",
                 "keep large files out of the repository",
             )
-        self.inflated_bytes += size
-        if self.inflated_bytes > self._caps.inflated_bytes:
+        self._inflated_bytes += size
+        if self._inflated_bytes > self._caps.inflated_bytes:
             raise TooLarge(
                 f"the pack inflates to more than {self._caps.inflated_bytes} bytes",
                 "push the history in several steps",
             )
+        self._on_growth(self._inflated_bytes)
 
     def _keep(self, entry: Entry, content: bytes) -> None:
         if self._kept_bytes + len(content) <= _KEPT_BYTES:

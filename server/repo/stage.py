@@ -163,9 +163,11 @@ class Stager:
             )
         return header, named <= known
 
-    def read_pack(self, data: mmap, header: Header) -> IncomingPack:
+    def read_pack(
+        self, data: mmap, header: Header, on_growth: Callable[[int], None]
+    ) -> IncomingPack:
         with _refusing():
-            return IncomingPack(data, header.size, self._caps)
+            return IncomingPack(data, header.size, self._caps, on_growth)
 
     def stage(self, header: Header, pack: IncomingPack) -> Staged:
         with _refusing():
