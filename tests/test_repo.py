@@ -662,6 +662,18 @@ def test_modes_must_match_what_they_name(hub: Hub, forge: Forge) -> None:
     refused(hub, forge.bundle(blob), InvalidBundle, "refs/heads/b0", "blob")
 
 
+def test_a_tree_may_not_take_a_new_commit_or_tree_for_a_file(hub: Hub, forge: Forge) -> None:
+    root = forge.commit(forge.tree((b"100644", b"f", forge.blob())))
+    for sha, words in (
+        (root, "is a commit"),
+        (forge.tree((b"100644", b"f", forge.blob())), "tree"),
+    ):
+        bad = forge.tree((b"100644", b"x", sha))
+        tip = forge.commit(bad, root)
+        refused(hub, forge.bundle(tip), InvalidBundle, f"tree {bad} takes {sha} for a blob", words)
+        del forge.objects[tip], forge.objects[bad]
+
+
 @pytest.mark.parametrize(
     ("target", "words"),
     [

@@ -120,7 +120,10 @@ class Closure:
         return Shape(height, longest, paths, climb, link)
 
     def _blob(self, owner: str, entry: TreeEntry) -> None:
-        if entry.hash not in self.kept and not self._check_kind(entry.hash, BLOB, f"tree {owner}"):
+        # Only blobs have the rank 0: a commit or tree that is kept is no file.
+        if self.kept.get(entry.hash) != 0 and not self._check_kind(
+            entry.hash, BLOB, f"tree {owner}"
+        ):
             self.kept[entry.hash] = 0
         if entry.hash not in self._attributes and is_attributes(entry.name):
             check_attributes(entry.hash, self._content(entry.hash))
