@@ -12,7 +12,7 @@ from starlette.exceptions import HTTPException
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from server import errors, wire
+from server import clone, errors, wire
 from server.db import Database
 from server.deps import Hub
 from server.events import Bell
@@ -20,6 +20,7 @@ from server.pages.render import show_refusal
 from server.pages.routes import router as pages
 from server.repo import BareRepo, Caps
 from server.routes import agents, board, git, results, runs
+from server.routes import clone as clones
 from server.settings import Settings
 
 log = logging.getLogger("agenthub")
@@ -40,7 +41,8 @@ def create_app(settings: Settings, now: Callable[[], datetime] = utc_now) -> Fas
     shutil.rmtree(settings.incoming_path, ignore_errors=True)
     settings.incoming_path.mkdir()
     caps = Caps(bundle_bytes=settings.max_bundle_mb * 2**20)
-    hub = Hub(settings, db, BareRepo(settings.repo_path, caps), now, Bell())
+    upload_pack = clone.open_upload_pack(settings.repo_path)
+    hub = Hub(settings, db, BareRepo(settings.repo_path, caps), now, Bell(), upload_pack)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
@@ -49,7 +51,8 @@ def create_app(settings: Settings, now: Callable[[], datetime] = utc_now) -> Fas
 
     app = FastAPI(title="AgentHub", lifespan=lifespan, redirect_slashes=False)
     app.state.hub = hub
-    for router in (agents.router, git.router, board.router, runs.router, results.router, pages):
+    rooms = (agents, git, clones, board, runs, results)
+    for router in (*(room.router for room in rooms), pages):
         app.include_router(router)
     app.add_exception_handler(errors.HubError, _on_hub_error)
     app.add_exception_handler(RequestValidationError, _on_bad_request)
@@ -59,7 +62,9 @@ def create_app(settings: Settings, now: Callable[[], datetime] = utc_now) -> Fas
     return app
 
 
-def _render(error: errors.HubError) -> Response:
+def _render(request: Request, error: errors.HubError) -> Response:
+    if request.url.path.startswith(clones.PATH):
+        return clones.show_refusal(error)
     headers = {"Retry-After": str(error.retry_after)} if error.retry_after else {}
     if error.status == 401:
         headers["WWW-Authenticate"] = "Bearer"
@@ -67,17 +72,17 @@ def _render(error: errors.HubError) -> Response:
     return Response(body, error.status, headers, media_type="application/json")
 
 
-async def _on_hub_error(_: Request, error: Exception) -> Response:
+async def _on_hub_error(request: Request, error: Exception) -> Response:
     if not isinstance(error, errors.HubError):
         raise error
-    return _render(error)
+    return _render(request, error)
 
 
-async def _on_bad_request(_: Request, error: Exception) -> Response:
+async def _on_bad_request(request: Request, error: Exception) -> Response:
     """A path or query value of the wrong type."""
     problem = error.errors()[0] if isinstance(error, RequestValidationError) else {}
     where = ".".join(str(part) for part in problem.get("loc", ()))
-    return _render(errors.InvalidRequest(f"{where}: {problem.get('msg', 'invalid')}"))
+    return _render(request, errors.InvalidRequest(f"{where}: {problem.get('msg', 'invalid')}"))
 
 
 async def _on_http_error(request: Request, error: Exception) -> Response:
@@ -88,15 +93,17 @@ async def _on_http_error(request: Request, error: Exception) -> Response:
         refusal = errors.NotFound("no such path")
     if status == 405:
         refusal.code = wire.ErrorCode.METHOD_NOT_ALLOWED
-    if request.url.path.startswith("/api/"):
-        return _render(refusal)
+    if request.url.path.startswith(("/api/", clones.PATH)):
+        return _render(request, refusal)
     return show_refusal(refusal, request.app.state.hub.now())
 
 
 async def _on_bug(request: Request, error: Exception) -> Response:
     # The traceback goes to the operator's log; the client learns nothing of our insides.
     log.error("%s %s failed", request.method, request.url.path, exc_info=error)
-    return _render(errors.HubError("internal error", "try again; the operator's log has details"))
+    return _render(
+        request, errors.HubError("internal error", "try again; the operator's log has details")
+    )
 
 
 class HeadAsGet:

@@ -119,6 +119,18 @@ def list_leaves(conn: Connection) -> list[wire.Commit]:
     return _fetch(conn, select(t).where(t.c.child_count == 0).order_by(t.c.seq.desc()))
 
 
+def list_leaf_hashes(conn: Connection, limit: int) -> list[str]:
+    """Newest first; the first is the newest commit of all."""
+    t = tables.commits
+    query = select(t.c.hash).where(t.c.child_count == 0).order_by(t.c.seq.desc()).limit(limit)
+    return list(conn.scalars(query))
+
+
+def find_known(conn: Connection, hashes: Iterable[str]) -> set[str]:
+    """Those of some full hashes that are commits here."""
+    return set(_find_seqs(conn, hashes))
+
+
 # Index -----------------------------------------------------------------------------------------
 
 

@@ -1,5 +1,6 @@
 """What a route may ask for: the hub, who is calling, a JSON body, a spooled bundle."""
 
+import base64
 import ipaddress
 import os
 import tempfile
@@ -14,6 +15,7 @@ from fastapi import Depends, Request
 from pydantic import ValidationError
 
 from server import agents, errors, wire
+from server.clone import UploadPack
 from server.db import Database
 from server.events import Bell
 from server.repo import BareRepo
@@ -32,6 +34,7 @@ class Hub:
     repo: BareRepo
     now: Callable[[], datetime]
     bell: Bell
+    upload_pack: UploadPack
 
     @property
     def terms(self) -> LeaseTerms:
@@ -62,12 +65,32 @@ async def get_key(request: Request) -> str:
 
 
 def get_caller(hub: TheHub, key: Annotated[str, Depends(get_key)]) -> agents.Agent:
+    return identify(hub, key)
+
+
+def identify(hub: Hub, key: str) -> agents.Agent:
     if agents.is_same_key(key, hub.settings.admin_key):
         raise errors.Unauthorized(
             "this is the admin key, not an agent's", "register an agent with it: `ah join`"
         )
     with hub.db.read() as conn:
         return agents.authenticate(conn, key)
+
+
+async def get_git_key(request: Request) -> str:
+    """A key as git sends it: as the password of any user. Only here, for browsers keep those."""
+    scheme, _, token = request.headers.get("Authorization", "").partition(" ")
+    if scheme.lower() != "basic":
+        return await get_key(request)
+    try:
+        _, _, key = base64.b64decode(token, validate=True).decode().partition(":")
+    except ValueError as error:
+        raise errors.Unauthorized("the authorization header cannot be read") from error
+    return key
+
+
+def get_git_caller(hub: TheHub, key: Annotated[str, Depends(get_git_key)]) -> agents.Agent:
+    return identify(hub, key)
 
 
 Caller = Annotated[agents.Agent, Depends(get_caller)]

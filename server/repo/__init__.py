@@ -7,5 +7,6 @@ Bundles go in through `BareRepo.stage` and `promote`; bundles and diffs come out
 from server.repo.bare import BareRepo
 from server.repo.caps import Caps
 from server.repo.stage import Staged, StagedCommit
+from server.repo.upload_pack import CAPABILITIES, upload_pack
 
-__all__ = ["BareRepo", "Caps", "Staged", "StagedCommit"]
+__all__ = ["CAPABILITIES", "BareRepo", "Caps", "Staged", "StagedCommit", "upload_pack"]

@@ -23,7 +23,7 @@ from server.repo.check import read_links
 from server.repo.closure import Shape
 from server.repo.diff import diff_trees
 from server.repo.outgoing import write_bundle
-from server.repo.pack import COMMIT
+from server.repo.pack import BLOB, COMMIT, TREE
 from server.repo.stage import Known, Move, Staged, StagedCommit, Stager, describe_commit
 from server.repo.store import Store, sync_file, sync_folder
 
@@ -114,6 +114,10 @@ class BareRepo:
     def has(self, sha: str) -> bool:
         """Whether the repository holds this commit, known to the index or not."""
         return self._store.kind(sha) == COMMIT
+
+    def has_content(self, sha: str) -> bool:
+        """Whether the repository holds this file or tree."""
+        return self._store.kind(sha) in (BLOB, TREE)
 
     def _read(self, sha: str) -> bytes:
         found = self._store.get(sha)
