@@ -135,6 +135,19 @@ class HubClient:
     def diff(self, a: str, b: str) -> bytes:
         return self._send("GET", f"/api/git/diff/{_segment(a)}/{_segment(b)}").content
 
+    def tree(self, hash: str, path: str = "") -> list[wire.TreeEntry]:
+        """What a commit holds at a path, in git's order.
+
+        A path's bytes that are no UTF-8 are given as `os.fsdecode` does;
+        `unquote(entry.path, errors="surrogateescape")` is such a path.
+        """
+        where = f"/api/git/tree/{_segment(hash)}/{_path(path)}"
+        return self._call(list[wire.TreeEntry], "GET", where)
+
+    def blob(self, hash: str, path: str) -> bytes:
+        """A file's bytes, or a symlink's target."""
+        return self._send("GET", f"/api/git/blob/{_segment(hash)}/{_path(path)}").content
+
     # Board ------------------------------------------------------------------------------------
 
     def channels(self) -> list[wire.Channel]:
@@ -309,6 +322,10 @@ def _refusal(answer: httpx.Response) -> ApiError:
 def _segment(text: str) -> str:
     """One segment of a path, whatever the user typed."""
     return quote(text, safe="")
+
+
+def _path(text: str) -> str:
+    return quote(text, errors="surrogateescape")
 
 
 def _reason(url: str, error: Exception) -> str:

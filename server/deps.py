@@ -10,9 +10,11 @@ from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
+from urllib.parse import unquote_to_bytes
 
 from fastapi import Depends, Request
 from pydantic import ValidationError
+from starlette.convertors import PathConvertor, register_url_convertor
 
 from server import agents, errors, wire
 from server.clone import UploadPack
@@ -183,6 +185,37 @@ async def spooled(request: Request, directory: Path, max_bytes: int) -> AsyncIte
 
 def _remove(path: Path) -> None:
     path.unlink(missing_ok=True)
+
+
+# Paths and headers ------------------------------------------------------------------------------
+
+
+class AnyPath(PathConvertor):
+    """`path`, but also of names with line breaks."""
+
+    regex = "(?s:.*)"
+
+
+register_url_convertor("any_path", AnyPath())
+
+
+async def get_raw_path(request: Request) -> str:
+    """The route's `path`; bytes in it that are no UTF-8 are kept as surrogates.
+
+    The server's own decoded path has replacement characters for them.
+    """
+    parts = request.path_params.get("path", "").count("/") + 1
+    whole = unquote_to_bytes(request.scope["raw_path"]).split(b"/")
+    return b"/".join(whole[-parts:]).decode(errors="surrogateescape")
+
+
+RawPath = Annotated[str, Depends(get_raw_path)]
+
+
+def is_unchanged(request: Request, etag: str) -> bool:
+    """Whether the client has this version already."""
+    tags = request.headers.get("If-None-Match", "").split(",")
+    return any(tag.strip().removeprefix("W/") in (etag, "*") for tag in tags)
 
 
 # Queries ----------------------------------------------------------------------------------------

@@ -190,6 +190,21 @@ class Pushed(Wire):
     new_commits: int = 0
 
 
+class TreeEntry(Wire):
+    """A file, symlink or tree of a commit."""
+
+    #: To be shown; not exact where a name is no UTF-8.
+    name: str
+    #: From the root of the commit, percent-encoded: exact, and ready for a URL.
+    path: str
+    type: Literal["blob", "symlink", "tree"]
+    #: Six octal digits, as `git ls-tree` has them.
+    mode: str
+    hash: str
+    #: Bytes; none for trees.
+    size: int | None
+
+
 # Board ---------------------------------------------------------------------------------------
 
 

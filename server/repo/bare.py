@@ -22,6 +22,7 @@ from server.repo.caps import Caps
 from server.repo.check import read_links
 from server.repo.closure import Shape
 from server.repo.diff import diff_trees
+from server.repo.files import Node, find_file, list_tree, read_file
 from server.repo.outgoing import write_bundle
 from server.repo.pack import BLOB, COMMIT, TREE
 from server.repo.stage import Known, Move, Staged, StagedCommit, Stager, describe_commit
@@ -106,6 +107,15 @@ class BareRepo:
     def diff(self, a: str, b: str) -> bytes:
         """What `git diff a b` prints, without renames. Raises NotFound."""
         return diff_trees(self._store, self.read_commit(a).tree, self.read_commit(b).tree)
+
+    def list_tree(self, root: str, path: str) -> list[Node]:
+        return list_tree(self._store, root, path)
+
+    def find_file(self, root: str, path: str) -> Node:
+        return find_file(self._store, root, path)
+
+    def read_file(self, file: Node) -> bytes:
+        return read_file(self._store, file)
 
     def read_commit(self, sha: str) -> StagedCommit:
         content = self._read(sha)
