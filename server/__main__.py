@@ -72,6 +72,14 @@ def serve(
             help="A run goes to another worker when its own was silent this long.",
         ),
     ] = 60.0,
+    pack_after: Annotated[
+        int,
+        typer.Option(
+            envvar="AGENTHUB_PACK_AFTER",
+            min=0,
+            help="Loose git objects that start a background repack; 0: never.",
+        ),
+    ] = 300,
     trusted_proxies: Annotated[
         str,
         typer.Option(
@@ -96,6 +104,7 @@ def serve(
         max_diffs_per_hour=max_diffs_per_hour,
         max_registrations_per_hour=max_registrations_per_hour,
         lease_seconds=lease_seconds,
+        pack_after=pack_after,
     )
     if is_new:
         typer.echo(f"admin key (shown once, kept in {data / 'admin.key'}): {key}")
@@ -136,6 +145,29 @@ def invite(
     with db.write() as conn:
         code = agents.create_invite(conn, role, uses, timedelta(days=days), datetime.now(UTC))
     typer.echo(code)
+
+
+@cli.command()
+def maintain(data: Data = Path("data")) -> None:
+    """Repack the repository now, as the hub does by itself; works while the hub runs.
+
+    Example: agenthub maintain --data ./data
+    """
+    from server.maintenance import NO_GIT
+    from server.repo import BareRepo, GitFailed, find_git
+
+    settings = Settings(data=open_data(data), admin_key="")
+    git = find_git(settings.repo_path)
+    if git is None:
+        raise typer.BadParameter(NO_GIT)
+    repo = BareRepo(settings.repo_path)
+    try:
+        repo.upkeep(git).run(typer.echo, wait=True)
+    except (GitFailed, OSError) as error:
+        typer.echo(f"maintenance stopped: {error}; nothing is lost, run it again", err=True)
+        raise typer.Exit(1) from error
+    finally:
+        repo.close()
 
 
 def _run(settings: Settings, listen: str, trusted_proxies: str) -> None:

@@ -7,6 +7,7 @@ from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 
 from fastapi import FastAPI, Request
+from fastapi.concurrency import run_in_threadpool
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
@@ -16,6 +17,7 @@ from server import clone, errors, wire
 from server.db import Database
 from server.deps import Hub
 from server.events import Bell
+from server.maintenance import Maintenance
 from server.pages.render import show_refusal
 from server.pages.routes import router as pages
 from server.repo import BareRepo, Caps
@@ -43,10 +45,13 @@ def create_app(settings: Settings, now: Callable[[], datetime] = utc_now) -> Fas
     caps = Caps(bundle_bytes=settings.max_bundle_mb * 2**20)
     upload_pack = clone.open_upload_pack(settings.repo_path)
     hub = Hub(settings, db, BareRepo(settings.repo_path, caps), now, Bell(), upload_pack)
+    maintenance = Maintenance(hub.repo, settings.pack_after)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        maintenance.start()
         yield
+        await run_in_threadpool(maintenance.stop)
         db.close()
 
     app = FastAPI(title="AgentHub", lifespan=lifespan, redirect_slashes=False)

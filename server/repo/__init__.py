@@ -6,8 +6,20 @@ Bundles go in through `BareRepo.stage` and `promote`; bundles and diffs come out
 
 from server.repo.bare import BareRepo
 from server.repo.caps import Caps
+from server.repo.cgit import CGit, GitFailed, find_git
 from server.repo.files import Node
 from server.repo.stage import Staged, StagedCommit
 from server.repo.upload_pack import CAPABILITIES, upload_pack
 
-__all__ = ["CAPABILITIES", "BareRepo", "Caps", "Node", "Staged", "StagedCommit", "upload_pack"]
+__all__ = [
+    "CAPABILITIES",
+    "BareRepo",
+    "CGit",
+    "Caps",
+    "GitFailed",
+    "Node",
+    "Staged",
+    "StagedCommit",
+    "find_git",
+    "upload_pack",
+]

@@ -19,16 +19,18 @@ from dulwich.repo import Repo
 
 from server.errors import NotFound
 from server.repo.caps import Caps
+from server.repo.cgit import CGit
 from server.repo.check import read_links
 from server.repo.closure import Shape
 from server.repo.diff import diff_trees
 from server.repo.files import Node, find_file, list_tree, read_file
 from server.repo.outgoing import write_bundle
 from server.repo.pack import BLOB, COMMIT, TREE
+from server.repo.refs import KeepRefs
 from server.repo.stage import Known, Move, Staged, StagedCommit, Stager, describe_commit
 from server.repo.store import Store, sync_file, sync_folder
+from server.repo.upkeep import PACK_WEIGHT, Upkeep
 
-_KEEP_REFS = Path("refs", "agenthub", "heads")
 _QUARANTINE = "quarantine"
 _SHAPES_MAX = 50_000
 # Pushes above these sizes are checked two at a time, which bounds memory and leaves the
@@ -44,9 +46,14 @@ class BareRepo:
     def __init__(self, path: Path, caps: Caps | None = None) -> None:
         self.path = path.absolute()
         self.caps = caps or Caps()
+        #: Set by each promote that brings something.
+        self.promoted = threading.Event()
+        #: What this process has promoted, as `Upkeep.measure` counts it; only ever grows.
+        self.growth = 0
         self._promoting = threading.Lock()
         self._heavy = threading.BoundedSemaphore(_HEAVY_AT_ONCE)
         self._shapes: dict[str, Shape] = {}
+        self._refs = KeepRefs(self.path)
         self._quarantine, lock = self._open()
         self._leave = weakref.finalize(self, _leave, self._quarantine, lock, os.getpid())
         self._store = Store(self.path / "objects")
@@ -88,13 +95,16 @@ class BareRepo:
                     sync_file(source)
         # One at a time: a push that was staged upon another's objects while those were being
         # promoted gets here only when they are durable.
-        with self._promoting, self._locked():
+        with self._exclusively():
             for group in staged.groups:
                 self._move(group)
             for tip in staged.tips:
-                self._keep(tip, staged.folder or self._quarantine)
+                self._refs.add(tip, (staged.folder or self._quarantine) / f"ref-{tip}")
             if staged.tips:
-                sync_folder(self.path / _KEEP_REFS)
+                self._refs.sync()
+            self.growth += _weight(staged.groups)
+        if staged.groups:
+            self.promoted.set()
 
     def write_bundle(self, tip: str, out: Path, have: Collection[str] = ()) -> None:
         """Write a bundle of a commit and its ancestry without what `have` and its ancestry hold.
@@ -121,6 +131,9 @@ class BareRepo:
         content = self._read(sha)
         return describe_commit(sha, read_links(content), content)
 
+    def upkeep(self, git: CGit) -> Upkeep:
+        return Upkeep(self.path, git, self._exclusively)
+
     def has(self, sha: str) -> bool:
         """Whether the repository holds this commit, known to the index or not."""
         return self._store.kind(sha) == COMMIT
@@ -142,21 +155,24 @@ class BareRepo:
             if target.exists():
                 continue
             if not target.parent.exists():
-                target.parent.mkdir(exist_ok=True)
-                sync_folder(target.parent.parent)
-            source.rename(target)
+                _make_folder(target.parent)
+            try:
+                source.rename(target)
+            except FileNotFoundError:
+                # An operator's git removes folders that it leaves empty.
+                _make_folder(target.parent)
+                source.rename(target)
         # Also where the object was there already: another process may not have come this far.
         for folder in folders:
-            sync_folder(folder)
+            # Gone only when git has packed all that was in it.
+            with contextlib.suppress(FileNotFoundError):
+                sync_folder(folder)
 
-    def _keep(self, commit: str, folder: Path) -> None:
-        ref = self.path / _KEEP_REFS / commit
-        if ref.exists():
-            return
-        draft = folder / f"ref-{commit}"
-        draft.write_text(f"{commit}\n")
-        sync_file(draft)
-        draft.rename(ref)
+    @contextlib.contextmanager
+    def _exclusively(self) -> Iterator[None]:
+        """Exclude other promotes, of this process and of others."""
+        with self._promoting, self._locked():
+            yield
 
     @contextlib.contextmanager
     def _locked(self) -> Iterator[None]:
@@ -172,7 +188,7 @@ class BareRepo:
         with self._locked():
             if not (self.path / "HEAD").exists():
                 _init(self.path)
-            (self.path / _KEEP_REFS).mkdir(parents=True, exist_ok=True)
+            self._refs.make_folder()
             abandoned = [path for path in quarantine.iterdir() if path.is_dir() and _is_free(path)]
             if abandoned:
                 # What a killed promote had renamed may not be on disk yet, and from now on
@@ -185,6 +201,18 @@ class BareRepo:
             lock = (own / "lock").open("ab")
             fcntl.flock(lock, fcntl.LOCK_EX)
         return own, lock
+
+
+def _make_folder(path: Path) -> None:
+    path.mkdir(exist_ok=True)
+    sync_folder(path.parent)
+
+
+def _weight(groups: list[list[Move]]) -> int:
+    targets = [target for group in groups for _, target in group]
+    packs = sum(target.suffix == ".idx" for target in targets)
+    loose = sum(not target.suffix for target in targets)
+    return loose + packs * PACK_WEIGHT
 
 
 def _init(path: Path) -> None:

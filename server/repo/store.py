@@ -43,6 +43,8 @@ _CACHE_BYTES = 32 * 2**20
 _KINDS_MAX = 200_000
 # A directory changed this shortly before it was listed may change again within one clock tick.
 _TICK_NS = 50_000_000
+# An index without its pack, as a killed git may leave it, must not be looked for forever.
+_LOOKS_MAX = 5
 # Keys of the cache: unlike id() never used again.
 _SERIALS = itertools.count()
 
@@ -61,13 +63,20 @@ class StoredPack:
     """One pack of the repository and its index; may be read by several threads."""
 
     def __init__(self, index_path: Path) -> None:
-        self._index: PackIndex = load_pack_index(index_path, object_format=SHA1)
+        self.path = index_path
         self._data = map_file(index_path.with_suffix(".pack"))
+        self._index: PackIndex = load_pack_index(index_path, object_format=SHA1)
         self._stop = len(self._data) - TRAILER_BYTES
         self._order: list[tuple[int, bytes]] | None = None
         # Threads may still read a pack that is listed no more, so the last one closes it.
         weakref.finalize(self, self._index.close)
         self._serial = next(_SERIALS)
+
+    def __len__(self) -> int:
+        return len(self._index)
+
+    def hashes(self) -> Iterator[str]:
+        return (sha.hex() for sha, _, _ in self._index.iterentries())
 
     def find(self, sha: str) -> Entry | None:
         try:
@@ -255,12 +264,23 @@ class Store:
             if changed_ns + _TICK_NS < self._listed_ns:
                 return
             self._listed_ns = time.time_ns()
-            packs = {}
-            for path in self.pack_folder.glob("pack-*.idx"):
-                with contextlib.suppress(FileNotFoundError):
-                    packs[path.name] = self._packs.get(path.name) or StoredPack(path)
+            packs = self._open_packs()
             if packs.keys() != self._packs.keys():
                 self._packs = packs
+
+    def _open_packs(self) -> dict[str, StoredPack]:
+        # A pack that goes while we look has been replaced by one that we may not have seen.
+        for _ in range(_LOOKS_MAX):
+            packs, is_whole = {}, True
+            changed_ns = self.pack_folder.stat().st_mtime_ns
+            for path in self.pack_folder.glob("pack-*.idx"):
+                try:
+                    packs[path.name] = self._packs.get(path.name) or StoredPack(path)
+                except FileNotFoundError:
+                    is_whole = False
+            if is_whole and self.pack_folder.stat().st_mtime_ns == changed_ns:
+                break
+        return packs
 
 
 @contextlib.contextmanager

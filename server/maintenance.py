@@ -1,0 +1,72 @@
+"""Maintenance: a thread beside the requests that keeps the repository small and quick to read.
+
+It sleeps until enough was promoted; the work itself is `Upkeep`'s, and most of it git's, in
+processes of low priority.
+"""
+
+import contextlib
+import logging
+import threading
+from collections.abc import Iterator
+
+from server.repo import BareRepo, CGit, GitFailed, find_git
+
+log = logging.getLogger("agenthub")
+
+NO_GIT = "there is no git 2.32 or newer on the PATH: pushed objects stay loose files, never packed"
+# A hub that stops waits this long for its thread, whose git is killed by then.
+_STOP_SECONDS = 2.0
+
+
+class Maintenance:
+    """Of one hub process; several hubs over one repository take turns."""
+
+    def __init__(self, repo: BareRepo, pack_after: int) -> None:
+        self._repo = repo
+        self._pack_after = pack_after
+        self._git: CGit | None = None
+        self._is_stopping = False
+        self._thread: threading.Thread | None = None
+
+    def start(self) -> None:
+        if not self._pack_after:
+            return
+        self._git = find_git(self._repo.path)
+        if self._git is None:
+            log.warning(NO_GIT)
+            return
+        self._thread = threading.Thread(target=self._watch, args=[self._git], daemon=True)
+        self._thread.start()
+
+    def stop(self) -> None:
+        """End the work in progress; what it leaves half done, the next start finishes."""
+        self._is_stopping = True
+        if self._git and self._thread:
+            self._git.stop()
+            self._repo.promoted.set()
+            self._thread.join(_STOP_SECONDS)
+
+    def _watch(self, git: CGit) -> None:
+        upkeep = self._repo.upkeep(git)
+        done = 0
+        with self._reporting():
+            done = self._repo.growth - upkeep.measure()
+        while not self._is_stopping:
+            if self._repo.growth - done >= self._pack_after:
+                # What comes while it runs counts for the next one; so does a failed one's rest.
+                done = self._repo.growth
+                with self._reporting():
+                    upkeep.run(log.debug, wait=False)
+            self._repo.promoted.wait()
+            self._repo.promoted.clear()
+
+    @contextlib.contextmanager
+    def _reporting(self) -> Iterator[None]:
+        try:
+            yield
+        except (GitFailed, OSError) as error:
+            if not self._is_stopping:
+                log.error("maintenance failed and will be tried again: %s", error)
+        except Exception:
+            # The thread must live: without it the repository only grows.
+            log.exception("maintenance failed and will be tried again")
