@@ -79,7 +79,7 @@ def serve(
             min=0,
             help="Loose git objects that start a background repack; 0: never.",
         ),
-    ] = 300,
+    ] = 200,
     trusted_proxies: Annotated[
         str,
         typer.Option(

@@ -31,7 +31,7 @@ class Settings:
     #: A run is given to another worker when its own was silent for this long.
     lease_seconds: float = 60.0
     #: Loose objects that start the repository's upkeep; 0 means never.
-    pack_after: int = 300
+    pack_after: int = 200
 
     @property
     def database_url(self) -> str:

@@ -1,6 +1,7 @@
 """Background maintenance: what it keeps small, and that nobody ever notices it at work."""
 
 import contextlib
+import fcntl
 import itertools
 import random
 import re
@@ -227,6 +228,23 @@ def test_maintain_says_what_it_did(start_hub: StartHub, history: History) -> Non
         rf"{loose} loose objects packed\n0 packs merged\n20 refs tidied\n", maintain(hub)
     )
     assert maintain(hub).startswith("0 loose objects packed\n0 packs merged\n0 refs tidied\n")
+
+
+def test_no_object_moves_while_somebody_copies_the_repository(
+    start_hub: StartHub, history: History
+) -> None:
+    hub = start_hub("--pack-after", "4")
+    repo = hub.data / "repo.git"
+    with hub.client(hub.key("ada")) as client:
+        # As `flock data/repo.git/upkeep.lock cp -a ...` does.
+        with (repo / "upkeep.lock").open("ab") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            for sha, _ in history.commits[:20]:
+                client.push(history.bundles[sha])
+            assert loose_objects(repo) >= 60
+        client.push(history.bundles[history.commits[20][0]])
+        client.push(history.bundles[history.commits[21][0]])
+        wait_for(lambda: loose_objects(repo) < 10, "the maintenance that was put off")
 
 
 def test_a_stopping_hub_does_not_wait_for_its_maintenance(

@@ -29,7 +29,7 @@ from server.repo.pack import BLOB, COMMIT, TREE
 from server.repo.refs import KeepRefs
 from server.repo.stage import Known, Move, Staged, StagedCommit, Stager, describe_commit
 from server.repo.store import Store, sync_file, sync_folder
-from server.repo.upkeep import PACK_WEIGHT, Upkeep
+from server.repo.upkeep import PACK_WEIGHT, Upkeep, alone
 
 _QUARANTINE = "quarantine"
 _SHAPES_MAX = 50_000
@@ -133,6 +133,12 @@ class BareRepo:
 
     def upkeep(self, git: CGit) -> Upkeep:
         return Upkeep(self.path, git, self._exclusively)
+
+    @contextlib.contextmanager
+    def without_upkeep(self) -> Iterator[None]:
+        """No object moves while the block runs: for who copies the folder file by file."""
+        with alone(self.path, wait=True):
+            yield
 
     def has(self, sha: str) -> bool:
         """Whether the repository holds this commit, known to the index or not."""

@@ -160,8 +160,9 @@ class SharedCache:
 class Store:
     """The repository's `objects` folder. Presence of an object implies that of all it refers to.
 
-    That holds because `promote` is the only writer, it writes only what `stage` found closed,
-    and it makes each object durable before any object that refers to it has a name.
+    That holds because `promote` is the only one to add objects, it adds only what `stage` found
+    closed, and it makes each object durable before any object that refers to it has a name.
+    `Upkeep` moves objects from file to pack and from pack to pack, and removes none.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -216,12 +217,6 @@ class Store:
             if entry := pack.find(sha):
                 return pack, entry
         return None
-
-    def forget(self) -> None:
-        """Drop what is remembered; for a maintenance that removes objects."""
-        with self._lock:
-            self._kinds = {}
-            self._packs, self._listed_ns = {}, 0
 
     def _stat(self, sha: str) -> tuple[int, int]:
         try:

@@ -59,7 +59,7 @@ class Upkeep:
 
     def run(self, report: Report, *, wait: bool) -> bool:
         """Do all of it; False when another process is at it and we don't wait. Raises GitFailed."""
-        with self._alone(wait) as lock:
+        with alone(self._path, wait) as lock:
             if lock is None:
                 return False
             if not self._has_swept:
@@ -72,17 +72,6 @@ class Upkeep:
                 self._run(lock, "commit-graph", "write", "--reachable", "--split", "--no-progress")
             report("commit graph written")
         return True
-
-    @contextlib.contextmanager
-    def _alone(self, wait: bool) -> Iterator[int | None]:
-        """One upkeep at a time: the lock ends with the last git that a killed hub left running."""
-        with (self._path / "upkeep.lock").open("ab") as file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
-            except BlockingIOError:
-                yield None
-            else:
-                yield file.fileno()
 
     def _sweep(self) -> None:
         for pattern in _LITTER:
@@ -141,6 +130,21 @@ class Upkeep:
 
     def _run(self, lock: int, *args: str, given: str = "") -> bytes:
         return self._git.run(*args, given=given.encode(), hold=[lock])
+
+
+@contextlib.contextmanager
+def alone(path: Path, wait: bool) -> Iterator[int | None]:
+    """Hold the lock of a repository's upkeep; None when it is taken and we don't wait.
+
+    It is free again when the last git has ended that a killed hub left running.
+    """
+    with (path / "upkeep.lock").open("ab") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+        except BlockingIOError:
+            yield None
+        else:
+            yield file.fileno()
 
 
 def choose_crowd(counts: dict[Path, int]) -> list[Path]:
