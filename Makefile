@@ -4,8 +4,9 @@ PYTHON ?= python3
 BIN    := .venv/bin
 PIP     = $(BIN)/python -m pip install -qq --disable-pip-version-check
 ROUNDS ?= 0
+N      ?= 1000
 
-.PHONY: help run demo test check fmt stress clean
+.PHONY: help run demo test check fmt stress bench-pushes clean
 
 help:
 	@echo "make demo    hub, agents and a worker on this machine; ROUNDS=3 ends by itself"
@@ -14,6 +15,7 @@ help:
 	@echo "make check   format, lint, types, imports"
 	@echo "make fmt     format the code"
 	@echo "make stress  the long tests"
+	@echo "make bench-pushes  what the N-th push costs; N=10000 takes minutes"
 
 .venv/bin/python:
 	$(PYTHON) -m venv .venv
@@ -40,6 +42,9 @@ test: .venv/all.stamp
 
 stress: .venv/all.stamp
 	$(BIN)/python -m pytest -m stress
+
+bench-pushes: .venv/all.stamp
+	$(BIN)/python -m bench.pushes --pushes $(N)
 
 check: .venv/all.stamp
 	$(BIN)/ruff format --check .
