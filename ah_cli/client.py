@@ -4,6 +4,7 @@ Every refusal becomes one `ApiError` with the code the hub raised; an unreachabl
 `HubUnreachable`. Nothing here prints or exits.
 """
 
+from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, TypeVar
@@ -97,10 +98,18 @@ class HubClient:
             )
         return self._parse(wire.Pushed, answer)
 
-    def fetch(self, hash: str, out: Path) -> None:
-        """Write a bundle of the commit and its whole ancestry to `out`."""
+    def list_known(self, hashes: Sequence[str]) -> list[str]:
+        """Those commits that the hub has; it takes 1000 at once."""
+        body = wire.Have.model_construct(hashes=list(hashes))
+        return self._call(wire.Known, "POST", "/api/git/have", body).known
+
+    def fetch(self, hash: str, out: Path, have: Sequence[str] = ()) -> None:
+        """Write a bundle of the commit and its ancestry to `out`, less what `have` leads to."""
         request = self._request(
-            "GET", f"/api/git/fetch/{_segment(hash)}", timeout=TRANSFER_TIMEOUT_SECONDS
+            "GET",
+            f"/api/git/fetch/{_segment(hash)}",
+            query={"have": ",".join(have) or None},
+            timeout=TRANSFER_TIMEOUT_SECONDS,
         )
         try:
             answer = self._http.send(request, stream=True)

@@ -5,6 +5,7 @@ The hub never shells out; the clients never link a git library.
 
 import os
 import subprocess
+from collections.abc import Collection
 from itertools import takewhile
 from pathlib import Path
 
@@ -13,14 +14,22 @@ class GitError(Exception):
     """git is missing, there is no repository here, or it refused; the message is one line."""
 
 
-def git(*args: str, cwd: Path | None = None, env: dict[str, str] | None = None) -> str:
+#: At most so many commits are told to the hub, so that they fit into any proxy's URL.
+HAVE_MAX = 64
+_HAVE_TIPS = 48
+_DISTANCE_MAX = 2**16
+
+
+def git(
+    *args: str, cwd: Path | None = None, env: dict[str, str] | None = None, stdin: str = ""
+) -> str:
     """Run one git command and return its standard output; raise GitError if it fails."""
     try:
         done = subprocess.run(
             ["git", *args],
             cwd=cwd,
             env={**os.environ, "LC_ALL": "C", "GIT_TERMINAL_PROMPT": "0", **(env or {})},
-            stdin=subprocess.DEVNULL,
+            input=stdin.encode(),
             capture_output=True,
             check=False,
         )
@@ -48,9 +57,47 @@ def has_commit(hash: str, cwd: Path | None = None) -> bool:
     return True
 
 
-def bundle_head(out: Path, cwd: Path | None = None) -> None:
-    """Write a bundle of HEAD with its whole history."""
-    git("bundle", "create", "--quiet", str(out.resolve()), "HEAD", cwd=cwd)
+def is_shallow(cwd: Path | None = None) -> bool:
+    return git("rev-parse", "--is-shallow-repository", cwd=cwd).strip() == "true"
+
+
+def read_history(cwd: Path | None = None) -> dict[str, list[str]]:
+    """The parents of HEAD and of all its ancestors here; no commit comes before its children."""
+    listed = git("--no-replace-objects", "rev-list", "--topo-order", "--parents", "HEAD", cwd=cwd)
+    rows = (line.split() for line in listed.splitlines())
+    return {commit: parents for commit, *parents in rows}
+
+
+def list_have(cwd: Path | None = None) -> list[str]:
+    """Commits to tell the hub we have: the youngest tips, and ancestors of HEAD ever further up.
+
+    The hub may not know what was committed here; some ancestor not far above that it does.
+    """
+    tips = git("rev-list", "--all", "--no-walk", f"--max-count={_HAVE_TIPS}", cwd=cwd).split()
+    try:
+        line = git(
+            "rev-list", "--first-parent", f"--max-count={_DISTANCE_MAX}", "HEAD", cwd=cwd
+        ).split()
+    except GitError:
+        line = []  # There is no commit yet, or none checked out.
+    spaced = [line[2**n] for n in range(16) if 2**n < len(line)]
+    return list(dict.fromkeys([*tips, *spaced]))[:HAVE_MAX]
+
+
+def bundle_head(out: Path, without: Collection[str] = (), cwd: Path | None = None) -> None:
+    """Write a bundle of HEAD and its history, less some commits and their history."""
+    wanted = "".join(f"{line}\n" for line in ["HEAD", *(f"^{commit}" for commit in without)])
+    path = str(out.resolve())
+    git(
+        "--no-replace-objects",
+        "bundle",
+        "create",
+        "--quiet",
+        path,
+        "--stdin",
+        cwd=cwd,
+        stdin=wanted,
+    )
 
 
 def unbundle(bundle: Path, cwd: Path | None = None) -> list[str]:

@@ -53,6 +53,12 @@ def push(
         return wire.Pushed(hashes=staged.heads, new_commits=added)
 
 
+def find_known(conn: Connection, hashes: Sequence[str]) -> list[str]:
+    """Those of the hashes that are commits here, in their order."""
+    known = _find_seqs(conn, hashes)
+    return [hash for hash in hashes if hash in known]
+
+
 def resolve(conn: Connection, prefix: str) -> Row[Any]:
     """The row of the one commit whose hash starts with `prefix`.
 

@@ -14,6 +14,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PlainSerializ
 AGENT_ID = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9._-]{0,62}")
 CHANNEL_NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,30}")
 HASH_PREFIX = re.compile(r"[0-9a-f]{4,64}")
+HASH = re.compile(r"[0-9a-f]{40}")
 
 #: Limits of the contract.
 JSON_BODY_BYTES = 64 * 1024
@@ -22,6 +23,9 @@ LOG_TAIL_CHARS = 16 * 1024
 CHANNELS_MAX = 100
 LIST_DEFAULT = 50
 LIST_MAX = 1000
+#: Commits one question about them may name, in a body and in a query.
+HAVE_MAX = 1000
+FETCH_HAVE_MAX = 256
 #: Longest a claim may be held open, seconds.
 WAIT_MAX_SECONDS = 60
 
@@ -181,6 +185,19 @@ class Commit(Wire):
     child_count: int = 0
     tree: str = ""
     best: Score | None = None
+
+
+class Have(Wire):
+    """Commits the caller has; the hub answers which of them it knows."""
+
+    hashes: Annotated[
+        list[Annotated[str, Field(pattern=r"^[0-9a-f]{40}$")]], Field(max_length=HAVE_MAX)
+    ]
+
+
+class Known(Wire):
+    #: In the order asked for. All ancestors of a known commit are known.
+    known: list[str]
 
 
 class Pushed(Wire):

@@ -11,7 +11,7 @@ import time
 from functools import partial
 from math import ceil, inf
 
-from ah_cli import git
+from ah_cli import git, transfer
 from ah_cli.client import ApiError, HubClient, HubUnreachable
 from server import wire
 from worker.drain import Drain
@@ -137,8 +137,9 @@ class Loop:
             return
         bundle = self._cache.bundle_path(hash)
         try:
-            self._patience.call(partial(self._hub.fetch, hash, bundle), until)
-            self._cache.add_bundle(bundle, hash)
+            bring = partial(transfer.fetch, self._hub, hash, bundle, self._cache.mirror)
+            self._patience.call(bring, until)
+            self._cache.keep(hash)
         finally:
             bundle.unlink(missing_ok=True)
         if self._drain.asked:

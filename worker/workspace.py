@@ -71,9 +71,8 @@ class Cache:
     def has_commit(self, hash: str) -> bool:
         return git.has_commit(hash, self.mirror)
 
-    def add_bundle(self, bundle: Path, hash: str) -> None:
-        """Keep the commits of a bundle; raise Fault unless `hash` is among them."""
-        git.unbundle(bundle, self.mirror)
+    def keep(self, hash: str) -> None:
+        """Keep a commit that was fetched; raise Fault if it was not."""
         if not git.has_commit(hash, self.mirror):
             raise Fault(f"the hub's bundle does not hold {hash}")
         git.keep(hash, self.mirror)

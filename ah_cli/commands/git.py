@@ -1,12 +1,14 @@
 """The git verbs: carry commits to and from the hub, and ask it about them."""
 
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ah_cli import git, output, render
+from ah_cli import git, output, render, transfer
 from ah_cli.session import Hash, Json, Limit, cap, connect
 
 if TYPE_CHECKING:
@@ -15,16 +17,13 @@ if TYPE_CHECKING:
 
 
 def push(as_json: Json = False) -> None:
-    """Send HEAD and its history to the hub.
+    """Send HEAD to the hub, with as much of its history as the hub lacks.
 
     Example: ah push
     """
     git.head()
-    with connect() as hub, tempfile.TemporaryDirectory(prefix="ah-") as scratch:
-        bundle = Path(scratch, "push.bundle")
-        git.bundle_head(bundle)
-        with output.busy(f"pushing {bundle.stat().st_size / 2**20:.1f} MiB"):
-            pushed = hub.push(bundle)
+    with connect() as hub, _bundle_path() as bundle, output.busy("pushing"):
+        pushed = transfer.push(hub, bundle)
     output.show(pushed, render.pushed, as_json)
 
 
@@ -117,10 +116,13 @@ def _bring(hub: "HubClient", hash: str) -> "wire.Commit":
     git.git("rev-parse", "--git-dir")
     commit = hub.commit(hash)
     if not git.has_commit(commit.hash):
-        with tempfile.TemporaryDirectory(prefix="ah-") as scratch:
-            bundle = Path(scratch, "fetch.bundle")
-            with output.busy(f"fetching {render.short(commit.hash)}"):
-                hub.fetch(commit.hash, bundle)
-            git.unbundle(bundle)
+        with _bundle_path() as bundle, output.busy(f"fetching {render.short(commit.hash)}"):
+            transfer.fetch(hub, commit.hash, bundle)
     git.keep(commit.hash)
     return commit
+
+
+@contextmanager
+def _bundle_path() -> Iterator[Path]:
+    with tempfile.TemporaryDirectory(prefix="ah-") as scratch:
+        yield Path(scratch, "transfer.bundle")

@@ -1,17 +1,28 @@
 """Git: push, fetch, and the DAG."""
 
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 from urllib.parse import quote
 
-from fastapi import APIRouter, Request, Response
+from fastapi import APIRouter, Query, Request, Response
 from fastapi.concurrency import run_in_threadpool
 from starlette.background import BackgroundTask
 from starlette.responses import FileResponse
 
-from server import agents, commits, wire
-from server.deps import Caller, Hub, Limit, Offset, RawPath, TheHub, is_unchanged, spooled
+from server import agents, commits, errors, wire
+from server.deps import (
+    Caller,
+    Hub,
+    Limit,
+    Offset,
+    RawPath,
+    TheHub,
+    is_unchanged,
+    json_body,
+    spooled,
+)
 from server.repo import Node
 
 router = APIRouter(prefix="/api/git")
@@ -31,17 +42,29 @@ async def push(request: Request, hub: TheHub, caller: Caller) -> wire.Pushed:
     return pushed
 
 
+@router.post("/have")
+def have(
+    hub: TheHub, caller: Caller, asked: Annotated[wire.Have, json_body(wire.Have)]
+) -> wire.Known:
+    with hub.db.read() as conn:
+        return wire.Known(known=commits.find_known(conn, asked.hashes))
+
+
 @router.get("/fetch/{hash}")
-def fetch(hash: str, hub: TheHub, caller: Caller) -> Response:
+def fetch(
+    hash: str, hub: TheHub, caller: Caller, have: Annotated[Sequence[str], Query()] = ()
+) -> Response:
+    held = _parse_have(have)
     with hub.db.read() as conn:
         hash = commits.resolve(conn, hash).hash
+        held = commits.find_known(conn, held)
     # Written whole before the answer starts, so that a failure is an error and not half a bundle.
     with tempfile.NamedTemporaryFile(
         dir=hub.settings.incoming_path, suffix=".bundle", delete=False
     ) as file:
         path = Path(file.name)
     try:
-        hub.repo.write_bundle(hash, path)
+        hub.repo.write_bundle(hash, path, held)
     except BaseException:
         path.unlink(missing_ok=True)
         raise
@@ -156,6 +179,15 @@ def _is_text(content: bytes) -> bool:
         return "\0" not in content.decode()
     except UnicodeDecodeError:
         return False
+
+
+def _parse_have(have: Sequence[str]) -> list[str]:
+    hashes = [word for words in have for word in words.split(",") if word]
+    if len(hashes) > wire.FETCH_HAVE_MAX:
+        raise errors.InvalidRequest(f"have names more than {wire.FETCH_HAVE_MAX} commits")
+    if not all(map(wire.HASH.fullmatch, hashes)):
+        raise errors.InvalidHash("have: invalid hash", "each is 40 lowercase hexadecimal digits")
+    return hashes
 
 
 def _check_quota(hub: Hub, caller: agents.Agent, action: str, limit: int) -> None:
