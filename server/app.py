@@ -14,6 +14,7 @@ from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from server import clone, errors, wire
+from server.bundles import Bundles
 from server.db import Database
 from server.deps import Hub
 from server.events import Bell
@@ -21,7 +22,7 @@ from server.maintenance import Maintenance
 from server.pages.render import show_refusal
 from server.pages.routes import router as pages
 from server.repo import BareRepo, Caps
-from server.routes import agents, board, git, results, runs
+from server.routes import agents, board, files, git, results, runs
 from server.routes import clone as clones
 from server.settings import Settings
 
@@ -43,20 +44,23 @@ def create_app(settings: Settings, now: Callable[[], datetime] = utc_now) -> Fas
     shutil.rmtree(settings.incoming_path, ignore_errors=True)
     settings.incoming_path.mkdir()
     caps = Caps(bundle_bytes=settings.max_bundle_mb * 2**20)
+    repo = BareRepo(settings.repo_path, caps)
+    bundles = Bundles(repo, settings.bundles_path)
     upload_pack = clone.open_upload_pack(settings.repo_path)
-    hub = Hub(settings, db, BareRepo(settings.repo_path, caps), now, Bell(), upload_pack)
-    maintenance = Maintenance(hub.repo, settings.pack_after)
+    hub = Hub(settings, db, repo, bundles, now, Bell(), upload_pack)
+    maintenance = Maintenance(repo, settings.pack_after)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         maintenance.start()
         yield
         await run_in_threadpool(maintenance.stop)
+        hub.bundles.close()
         db.close()
 
     app = FastAPI(title="AgentHub", lifespan=lifespan, redirect_slashes=False)
     app.state.hub = hub
-    rooms = (agents, git, clones, board, runs, results)
+    rooms = (agents, git, files, clones, board, runs, results)
     for router in (*(room.router for room in rooms), pages):
         app.include_router(router)
     app.add_exception_handler(errors.HubError, _on_hub_error)

@@ -132,11 +132,6 @@ def list_leaf_hashes(conn: Connection, limit: int) -> list[str]:
     return list(conn.scalars(query))
 
 
-def find_known(conn: Connection, hashes: Iterable[str]) -> set[str]:
-    """Those of some full hashes that are commits here."""
-    return set(_find_seqs(conn, hashes))
-
-
 # Index -----------------------------------------------------------------------------------------
 
 

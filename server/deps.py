@@ -17,6 +17,7 @@ from pydantic import ValidationError
 from starlette.convertors import PathConvertor, register_url_convertor
 
 from server import agents, errors, wire
+from server.bundles import Bundles
 from server.clone import UploadPack
 from server.db import Database
 from server.events import Bell
@@ -34,6 +35,7 @@ class Hub:
     settings: Settings
     db: Database
     repo: BareRepo
+    bundles: Bundles
     now: Callable[[], datetime]
     bell: Bell
     upload_pack: UploadPack

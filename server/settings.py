@@ -42,6 +42,11 @@ class Settings:
         return self.data / "repo.git"
 
     @property
+    def bundles_path(self) -> Path:
+        """The cache of bundles that were served; each process has a folder of its own in it."""
+        return self.data / "bundles"
+
+    @property
     def incoming_path(self) -> Path:
         """Where bodies of pushes wait on disk; emptied at start."""
         return self.data / "incoming"

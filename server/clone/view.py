@@ -18,7 +18,7 @@ def check_wants(db: Database, repo: BareRepo, wants: Collection[str]) -> None:
     Partial clones ask for trees and files too; those are in the repo because of some commit.
     """
     with db.read() as conn:
-        known = commits.find_known(conn, wants)
+        known = set(commits.find_known(conn, list(wants)))
     for sha in wants:
         if sha not in known and not repo.has_content(sha):
             raise errors.NotFound(f"{sha} is not on this hub", "`ah log` lists its commits")

@@ -8,6 +8,7 @@ from server.repo.bare import BareRepo
 from server.repo.caps import Caps
 from server.repo.cgit import CGit, GitFailed, find_git
 from server.repo.files import Node
+from server.repo.outgoing import Plan
 from server.repo.stage import Staged, StagedCommit
 from server.repo.upload_pack import CAPABILITIES, upload_pack
 
@@ -18,6 +19,7 @@ __all__ = [
     "Caps",
     "GitFailed",
     "Node",
+    "Plan",
     "Staged",
     "StagedCommit",
     "find_git",

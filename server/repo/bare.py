@@ -24,7 +24,7 @@ from server.repo.check import read_links
 from server.repo.closure import Shape
 from server.repo.diff import diff_trees
 from server.repo.files import Node, find_file, list_tree, read_file
-from server.repo.outgoing import write_bundle
+from server.repo.outgoing import Plan, plan_bundle, write_bundle
 from server.repo.pack import BLOB, COMMIT, TREE
 from server.repo.refs import KeepRefs
 from server.repo.stage import Known, Move, Staged, StagedCommit, Stager, describe_commit
@@ -105,6 +105,11 @@ class BareRepo:
             self.growth += _weight(staged.groups)
         if staged.groups:
             self.promoted.set()
+
+    def plan_bundle(self, tip: str, have: Collection[str] = ()) -> Plan:
+        """What `write_bundle` would write. Raises NotFound."""
+        self._read(tip)
+        return plan_bundle(self._store, tip, have)
 
     def write_bundle(self, tip: str, out: Path, have: Collection[str] = ()) -> None:
         """Write a bundle of a commit and its ancestry without what `have` and its ancestry hold.

@@ -29,6 +29,24 @@ _TREES_HELD = 2_000
 _TREE_TOKENS = re.compile(rb"[^\0]*\0.{20}", re.DOTALL)
 
 
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """A bundle to be written; whoever names the same boundary as their own gets the same."""
+
+    tip: str
+    #: The commits that the receiver must have.
+    boundary: tuple[str, ...] = ()
+    #: How many go out; None for a whole history, which nobody has counted.
+    commits: int | None = None
+
+
+def plan_bundle(store: Store, tip: str, have: Collection[str]) -> Plan:
+    if not have:
+        return Plan(tip)
+    commits, boundary = History(store).select(tip, have)
+    return Plan(tip, tuple(boundary), len(commits))
+
+
 def write_bundle(store: Store, tip: str, out: Path, have: Collection[str]) -> None:
     history = History(store)
     commits, boundary = history.select(tip, have)

@@ -1,29 +1,25 @@
 """Git: push, fetch, and the DAG."""
 
-import tempfile
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Annotated, Any
-from urllib.parse import quote
 
 from fastapi import APIRouter, Query, Request, Response
 from fastapi.concurrency import run_in_threadpool
-from starlette.background import BackgroundTask
 from starlette.responses import FileResponse
+from starlette.types import Receive, Scope, Send
 
 from server import agents, commits, errors, wire
+from server.bundles import Bundle, Bundles, find_same
 from server.deps import (
     Caller,
     Hub,
     Limit,
     Offset,
-    RawPath,
     TheHub,
-    is_unchanged,
     json_body,
     spooled,
 )
-from server.repo import Node
+from server.repo import Plan
 
 router = APIRouter(prefix="/api/git")
 
@@ -51,29 +47,18 @@ def have(
 
 
 @router.get("/fetch/{hash}")
-def fetch(
-    hash: str, hub: TheHub, caller: Caller, have: Annotated[Sequence[str], Query()] = ()
+async def fetch(
+    hash: str,
+    hub: TheHub,
+    caller: Caller,
+    request: Request,
+    have: Annotated[Sequence[str], Query()] = (),
 ) -> Response:
-    held = _parse_have(have)
-    with hub.db.read() as conn:
-        hash = commits.resolve(conn, hash).hash
-        held = commits.find_known(conn, held)
+    plan = await run_in_threadpool(_plan, hub, hash, have)
+    if same := find_same(plan, request.headers.get("If-None-Match", "")):
+        return Response(status_code=304, headers={"ETag": same})
     # Written whole before the answer starts, so that a failure is an error and not half a bundle.
-    with tempfile.NamedTemporaryFile(
-        dir=hub.settings.incoming_path, suffix=".bundle", delete=False
-    ) as file:
-        path = Path(file.name)
-    try:
-        hub.repo.write_bundle(hash, path, held)
-    except BaseException:
-        path.unlink(missing_ok=True)
-        raise
-    return FileResponse(
-        path,
-        media_type="application/octet-stream",
-        headers={"Content-Disposition": f"attachment; filename={hash}.bundle"},
-        background=BackgroundTask(path.unlink, missing_ok=True),
-    )
+    return BundleResponse(hub.bundles, await hub.bundles.open(plan), plan.tip)
 
 
 @router.get("/commits")
@@ -131,54 +116,33 @@ def diff(a: str, b: str, hub: TheHub, caller: Caller) -> Response:
     return Response(text, media_type="text/plain; charset=utf-8", headers=_TEXT)
 
 
-@router.get("/tree/{hash}")
-def list_root(hash: str, hub: TheHub, caller: Caller) -> list[wire.TreeEntry]:
-    return [_to_wire(node) for node in hub.repo.list_tree(_tree_of(hub, hash), "")]
+class BundleResponse(FileResponse):
+    """Sends a bundle and gives it back, however the sending ends."""
+
+    def __init__(self, bundles: Bundles, bundle: Bundle, tip: str) -> None:
+        super().__init__(
+            bundle.path,
+            media_type="application/octet-stream",
+            headers={
+                "Content-Disposition": f"attachment; filename={tip}.bundle",
+                "ETag": bundle.etag,
+            },
+        )
+        self._bundles, self._bundle = bundles, bundle
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            await super().__call__(scope, receive, send)
+        finally:
+            self._bundles.release(self._bundle)
 
 
-@router.get("/tree/{hash}/{path:any_path}")
-def list_tree(hash: str, hub: TheHub, caller: Caller, path: RawPath) -> list[wire.TreeEntry]:
-    return [_to_wire(node) for node in hub.repo.list_tree(_tree_of(hub, hash), path)]
-
-
-@router.get("/blob/{hash}/{path:any_path}")
-def get_blob(hash: str, request: Request, hub: TheHub, caller: Caller, path: RawPath) -> Response:
-    file = hub.repo.find_file(_tree_of(hub, hash), path)
-    headers = {"ETag": f'"{file.hash}"', "Cache-Control": "private, no-cache", **_INERT}
-    if is_unchanged(request, headers["ETag"]):
-        return Response(None, 304, headers)
-    content = hub.repo.read_file(file)
-    is_text = _is_text(content)
-    name = quote(file.path.rpartition("/")[2], safe="", errors="surrogateescape")
-    kind = "inline" if is_text else "attachment"
-    headers["Content-Disposition"] = f"{kind}; filename*=UTF-8''{name}"
-    media_type = "text/plain; charset=utf-8" if is_text else "application/octet-stream"
-    return Response(content, 200, headers, media_type)
-
-
-def _tree_of(hub: Hub, hash: str) -> str:
+def _plan(hub: Hub, hash: str, have: Sequence[str]) -> Plan:
+    held = _parse_have(have)
     with hub.db.read() as conn:
-        tree: str = commits.resolve(conn, hash).tree
-        return tree
-
-
-def _to_wire(node: Node) -> wire.TreeEntry:
-    raw = node.path.encode(errors="surrogateescape")
-    return wire.TreeEntry(
-        name=raw.rpartition(b"/")[2].decode(errors="replace"),
-        path=quote(raw),
-        type=node.type,
-        mode=node.mode,
-        hash=node.hash,
-        size=node.size,
-    )
-
-
-def _is_text(content: bytes) -> bool:
-    try:
-        return "\0" not in content.decode()
-    except UnicodeDecodeError:
-        return False
+        tip = commits.resolve(conn, hash).hash
+        held = commits.find_known(conn, held)
+    return hub.repo.plan_bundle(tip, held)
 
 
 def _parse_have(have: Sequence[str]) -> list[str]:
@@ -195,6 +159,5 @@ def _check_quota(hub: Hub, caller: agents.Agent, action: str, limit: int) -> Non
         agents.check_quota(conn, caller.id, action, limit, hub.now())
 
 
-# Diffs and files hold what agents wrote; no browser may take them for anything but text.
+# Diffs hold what agents wrote; no browser may take them for anything but text.
 _TEXT: dict[str, Any] = {"X-Content-Type-Options": "nosniff"}
-_INERT = {**_TEXT, "Content-Security-Policy": "default-src 'none'; sandbox"}
