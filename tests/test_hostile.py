@@ -12,7 +12,7 @@ from conftest import HubProcess, listing
 from forge import IDENT, Forge, chain_of_deltas, entry_header, pack
 
 from ah_cli.client import ApiError
-from server.repo.pack import BLOB, COMMIT, OFS_DELTA, TAG, TREE
+from server.repo.pack import BLOB, COMMIT, OFS_DELTA, REF_DELTA, TAG, TREE
 from server.repo.writer import write_delta
 
 MIB = 2**20
@@ -226,6 +226,24 @@ def test_a_tree_that_names_a_billion_files_is_refused(target: Target, forge: For
     for _ in range(9):
         tree = forge.tree(*((b"40000", b"%d" % number, tree) for number in range(10)))
     target.refuses(forge.bundle(forge.commit(tree)), 400, "names more than 200000 paths")
+
+
+def test_many_versions_of_a_huge_tree_are_refused(target: Target, forge: Forge) -> None:
+    blob = forge.blob()
+    base = b"".join(b"100644 %08d\0" % number + bytes.fromhex(blob) for number in range(60_000))
+    sha = forge.add(TREE, base)
+    deltas = []
+    for number in range(80):
+        more = b"100644 x%07d\0" % number + bytes.fromhex(blob)
+        delta = write_delta(len(base), len(base) + len(more), [(0, len(base)), more])
+        head = entry_header(REF_DELTA, len(delta)) + bytes.fromhex(sha)
+        deltas.append(head + zlib.compress(delta))
+    body = b"".join(
+        entry_header(kind, len(content)) + zlib.compress(content)
+        for kind, content in forge.objects.values()
+    )
+    bundle = forge.write(["1" * 40], pack(82, body + b"".join(deltas)))
+    target.refuses(bundle, 413, f"trees have more than {128 * MIB} bytes in all")
 
 
 def test_a_push_of_20001_commits_is_refused(target: Target, forge: Forge) -> None:

@@ -133,7 +133,8 @@ def small(hub: Hub, tmp_path: Path) -> Hub:
     """Like `hub`, with caps that small things pass."""
     caps = Caps(
         bundle_bytes=100_000, objects=50, inflated_bytes=200_000, blob_bytes=100_000, commits=3,
-        parents=4, refs=3, tree_depth=5, tree_paths=100, path_bytes=100, delta_depth=5,
+        parents=4, refs=3, tree_bytes=9_000, tree_depth=5, tree_paths=100, path_bytes=100,
+        delta_depth=5,
     )  # fmt: skip
     return Hub(BareRepo(tmp_path / "small.git", caps))
 
@@ -467,6 +468,11 @@ def test_each_cap_has_its_own_refusal(small: Hub, forge: Forge, tmp_path: Path) 
     for number in range(3):
         total.blob(b"%d" % number * 90_000)
     refused(small, last(total), TooLarge, "inflates to more than 200000")
+    trees = fresh()
+    for number in range(3):
+        names = [b"%04d" % (number * 100 + each) for each in range(100)]
+        trees.tree(*[(b"100644", name, trees.blob()) for name in names])
+    refused(small, last(trees), TooLarge, "trees have more than 9000 bytes in all")
     wide = fresh()
     wide.blob(os.urandom(100_000))
     refused(small, last(wide), TooLarge, "the bundle has", "at most 100000 are taken")

@@ -17,6 +17,8 @@ class Caps:
     parents: int = 128
     #: Refs, and prerequisites, in one bundle.
     refs: int = 10_000
+    #: All trees of one push, inflated: what is checked entry by entry, a million in some seconds.
+    tree_bytes: int = 128 * 2**20
     tree_depth: int = 100
     #: Paths of one commit's whole tree: a few small objects can name billions of files.
     tree_paths: int = 200_000

@@ -8,7 +8,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from sys import intern
-from typing import NoReturn
+from typing import NamedTuple, NoReturn
 
 from server.errors import InvalidBundle
 from server.repo.caps import Caps
@@ -71,8 +71,7 @@ class Links:
     target: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class TreeEntry:
+class TreeEntry(NamedTuple):
     mode: bytes
     name: bytes
     hash: str
@@ -105,26 +104,27 @@ def check_tree(sha: str, data: bytes, caps: Caps) -> None:
     size = 0
     files: set[bytes] = set()
     for count, entry in enumerate(read_tree(data), 1):
-        _check_mode(sha, entry)
-        _check_name(sha, entry)
-        key = entry.name + b"/" if entry.mode == DIRECTORY else entry.name
-        if entry.name in files or key == last_key:
-            _refuse(TREE, sha, f"has two entries named {shown(entry.name)}")
+        mode, name, _ = entry
+        if mode not in _MODES:
+            _refuse_mode(sha, entry)
+        if not _PLAIN.fullmatch(name):
+            _check_name(sha, entry)
+        key = name + b"/" if mode == DIRECTORY else name
+        if name in files or key == last_key:
+            _refuse(TREE, sha, f"has two entries named {shown(name)}")
         if key < last_key:
-            _refuse(TREE, sha, f"is not sorted at {shown(entry.name)}")
-        if entry.mode != DIRECTORY:
-            files.add(entry.name)
+            _refuse(TREE, sha, f"is not sorted at {shown(name)}")
+        if mode != DIRECTORY:
+            files.add(name)
         last_key = key
-        size += len(entry.mode) + len(entry.name) + 22
+        size += len(mode) + len(name) + 22
         if count > caps.tree_paths:
             _refuse(TREE, sha, f"has more than {caps.tree_paths} entries")
     if size != len(data):
         _refuse(TREE, sha, f"cannot be read after {size} of {len(data)} bytes")
 
 
-def _check_mode(sha: str, entry: TreeEntry) -> None:
-    if entry.mode in _MODES:
-        return
+def _refuse_mode(sha: str, entry: TreeEntry) -> NoReturn:
     if entry.mode == _GITLINK:
         _refuse(TREE, sha, f"holds the submodule {shown(entry.name)}, which this hub does not take")
     _refuse(TREE, sha, f"gives {shown(entry.name)} the mode {shown(entry.mode)}")
@@ -132,8 +132,6 @@ def _check_mode(sha: str, entry: TreeEntry) -> None:
 
 def _check_name(sha: str, entry: TreeEntry) -> None:
     name = entry.name
-    if _PLAIN.fullmatch(name):
-        return
     if not name:
         _refuse(TREE, sha, "has an entry with an empty name")
     if name in (b".", b".."):

@@ -125,7 +125,7 @@ class Closure:
             entry.hash, BLOB, f"tree {owner}"
         ):
             self.kept[entry.hash] = 0
-        if entry.hash not in self._attributes and is_attributes(entry.name):
+        if is_attributes(entry.name) and entry.hash not in self._attributes:
             check_attributes(entry.hash, self._content(entry.hash))
             self._attributes.add(entry.hash)
 

@@ -190,7 +190,14 @@ class Stager:
     def _check_objects(self, pack: IncomingPack) -> dict[str, Links]:
         """Check every object; return the links of commits and tags."""
         links: dict[str, Links] = {}
+        room = self._caps.tree_bytes
         for entry, content in pack.resolve(self._store.get):
+            room -= len(content) if entry.kind == TREE else 0
+            if room < 0:
+                raise TooLarge(
+                    f"the bundle's trees have more than {self._caps.tree_bytes} bytes in all",
+                    "push the history in several steps",
+                )
             found = check_object(entry.kind, entry.sha, content, self._caps)
             if found:
                 links[entry.sha] = found
