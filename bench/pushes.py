@@ -2,8 +2,9 @@
 
     python -m bench.pushes --pushes 1000
 
-The figures that count are ratios: of the last pushes to the first ones, and of the bytes on disk to
-those of a fresh `git gc --aggressive`. `health` shows what the machine itself did meanwhile.
+The figures that count are ratios: of the last pushes to the first ones, of the last ones to
+those of a fresh hub in the same seconds (which nothing else on the machine can spoil), and of the
+bytes on disk to those of a fresh `git gc --aggressive`.
 """
 
 import argparse
@@ -67,55 +68,51 @@ def main() -> None:
 
 def run(folder: Path, count: int, pack_after: int) -> None:
     commits = make_history(folder / "history.git", count)
-    bundles = _make_bundles(folder, commits)
-    with _hub(folder / "data", pack_after) as (url, data):
-        with HubClient(url, _ADMIN_KEY) as admin:
-            key = admin.create_agent("bench").api_key
-        with HubClient(url, key) as client:
-            first, last, files, took = _push_all(client, data, commits, bundles, folder)
-        repo = data / "repo.git"
-        as_it_stood = _measure(repo)
-        _agenthub("maintain", "--data", str(data))
-        packed = _measure(repo)
-    _report(first, last)
-    print(
-        f"\n{count} pushes in {took:.0f} s with {_SAMPLES} samples of the other calls at each end"
-    )
-    print(f"at most {files.loose} loose objects, {files.packs} packs, {files.refs} loose refs")
-    _compare(folder, repo, as_it_stood, packed)
-
-
-def _push_all(
-    client: HubClient,
-    data: Path,
-    commits: list[tuple[str, str]],
-    bundles: dict[str, Path],
-    folder: Path,
-) -> tuple[Times, Times, Files, float]:
-    first, last, files = Times(), Times(), Files()
-    samples = min(_SAMPLES, (len(commits) - _FIXED) // 2)
+    pushes = Pushes(commits, _make_bundles(folder, commits), folder / "fetched")
+    samples = min(_SAMPLES, (count - _FIXED) // 2)
+    first, last, fresh, files = Times(), Times(), Times(), Files()
+    data = folder / "data"
     started = time.perf_counter()
-    for number, (sha, parent) in enumerate(commits):
-        if number < _FIXED:
-            client.push(bundles[sha])
-            continue
-        is_first, is_last = number < _FIXED + samples, number >= len(commits) - samples
-        times = first if is_first else last if is_last else Times()
-        _time(times.push, lambda sha=sha: client.push(bundles[sha]))
-        if is_first or is_last:
-            _sample(client, times, commits[_FIXED - 1][0], sha, parent, folder / "fetched")
-        if number % _COUNT_EVERY == 0:
-            files.look(data / "repo.git")
-    return first, last, files, time.perf_counter() - started
+    with _hub(data, pack_after) as client:
+        for number in range(count - samples):
+            pushes.push(client, number, first if number < _FIXED + samples else None)
+            if number % _COUNT_EVERY == 0:
+                files.look(data / "repo.git")
+        with _hub(folder / "fresh", pack_after) as other:
+            for number in range(_FIXED):
+                pushes.push(other, number, None)
+            for number in range(samples):
+                pushes.push(client, count - samples + number, last)
+                pushes.push(other, _FIXED + number, fresh)
+        took = time.perf_counter() - started
+        as_it_stood = _measure(data / "repo.git")
+        _agenthub("maintain", "--data", str(data))
+    _report(first, last, fresh)
+    print(f"\n{count} pushes in {took:.0f} s, {samples} of them at each end with the other calls")
+    print(f"at most {files.loose} loose objects, {files.packs} packs, {files.refs} loose refs")
+    _compare(folder, data / "repo.git", as_it_stood)
 
 
-def _sample(client: HubClient, times: Times, fixed: str, sha: str, parent: str, out: Path) -> None:
-    _time(times.fetch, lambda: client.fetch(fixed, out))
-    if "have" in inspect.signature(client.fetch).parameters:
-        informed = {"have": [parent]}
-        _time(times.informed, lambda: client.fetch(sha, out, **informed))
-    _time(times.diff, lambda: client.diff(parent, sha))
-    _time(times.health, client.health)
+@dataclass(frozen=True)
+class Pushes:
+    """One-commit pushes made ahead, and the calls that are timed along with them."""
+
+    commits: list[tuple[str, str]]
+    bundles: dict[str, Path]
+    out: Path
+
+    def push(self, client: HubClient, number: int, times: Times | None) -> None:
+        sha, parent = self.commits[number]
+        if times is None or number < _FIXED:
+            client.push(self.bundles[sha])
+            return
+        _time(times.push, lambda: client.push(self.bundles[sha]))
+        _time(times.fetch, lambda: client.fetch(self.commits[_FIXED - 1][0], self.out))
+        if "have" in inspect.signature(client.fetch).parameters:
+            informed = {"have": [parent]}
+            _time(times.informed, lambda: client.fetch(sha, self.out, **informed))
+        _time(times.diff, lambda: client.diff(parent, sha))
+        _time(times.health, client.health)
 
 
 def _time(into: list[float], call: Callable[[], object]) -> None:
@@ -135,7 +132,8 @@ def _make_bundles(folder: Path, commits: list[tuple[str, str]]) -> dict[str, Pat
 
 
 @contextmanager
-def _hub(data: Path, pack_after: int) -> Iterator[tuple[str, Path]]:
+def _hub(data: Path, pack_after: int) -> Iterator[HubClient]:
+    """A hub process, and an agent's client of it."""
     flags = [flag for kind in _QUOTAS for flag in (f"--max-{kind}-per-hour", "0")]
     flags += ["--listen", "127.0.0.1:0", "--data", str(data), "--pack-after", str(pack_after)]
     process = subprocess.Popen(
@@ -147,7 +145,11 @@ def _hub(data: Path, pack_after: int) -> Iterator[tuple[str, Path]]:
     assert process.stdout is not None
     try:
         greeting = next(line for line in process.stdout if "listens on" in line)
-        yield greeting.split("listens on ")[1].split()[0], data
+        url = greeting.split("listens on ")[1].split()[0]
+        with HubClient(url, _ADMIN_KEY) as admin:
+            key = admin.create_agent("bench").api_key
+        with HubClient(url, key) as client:
+            yield client
     finally:
         process.terminate()
         process.wait()
@@ -171,30 +173,31 @@ def _measure(repo: Path) -> int:
     return total
 
 
-def _report(first: Times, last: Times) -> None:
-    print("| call | first: median, p95, ms | last: median, p95, ms | ratio of medians |")
-    print("|---|---|---|---|")
+def _report(first: Times, last: Times, fresh: Times) -> None:
+    print("| call | first | last | fresh hub | last / first | last / fresh |")
+    print("|---|---|---|---|---|---|")
     for name in ("push", "fetch", "informed", "diff", "health"):
-        before, after = getattr(first, name), getattr(last, name)
-        if before:
-            ratio = median(after) / median(before)
-            print(f"| {name} | {_show(before)} | {_show(after)} | {ratio:.2f} |")
+        a, b, c = (getattr(times, name) for times in (first, last, fresh))
+        if a:
+            ratios = f"{median(b) / median(a):.2f} | {median(b) / median(c):.2f}"
+            print(f"| {name} | {_show(a)} | {_show(b)} | {_show(c)} | {ratios} |")
 
 
 def _show(times: list[float]) -> str:
-    return f"{median(times) * 1000:.1f}, {quantiles(times, n=20)[-1] * 1000:.1f}"
+    """Median and 95th percentile, ms."""
+    return f"{median(times) * 1000:.1f} ({quantiles(times, n=20)[-1] * 1000:.0f})"
 
 
-def _compare(folder: Path, repo: Path, as_it_stood: int, packed: int) -> None:
-    fresh = folder / "fresh.git"
+def _compare(folder: Path, repo: Path, as_it_stood: int) -> None:
+    packed = _measure(repo)
+    fresh = folder / "collected.git"
     subprocess.run(["git", "clone", "--quiet", "--mirror", str(repo), str(fresh)], check=True)
     subprocess.run(["git", "gc", "--quiet", "--aggressive", "--prune=now"], cwd=fresh, check=True)
     best = _measure(fresh)
     print(
-        f"disk: {as_it_stood / best:.2f} times `git gc --aggressive` ({best / 2**20:.1f} MiB), ",
-        end="",
+        f"disk: {as_it_stood / best:.2f} times `git gc --aggressive` ({best / 2**20:.1f} MiB), "
+        f"{packed / best:.2f} after `agenthub maintain`"
     )
-    print(f"{packed / best:.2f} after `agenthub maintain`")
 
 
 if __name__ == "__main__":
