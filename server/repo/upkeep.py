@@ -21,6 +21,8 @@ from server.repo.store import StoredPack, sync_folder
 PACK_WEIGHT = 32
 # Measured in docs/performance.md; a window this wide costs little on the few objects of one run.
 _DELTAS = ("--window=250", "--depth=50")
+# Up to so many objects a merge looks for better deltas; above, it keeps those there are.
+_ANEW_OBJECTS = 1000
 _FAN_OUT = re.compile(r"[0-9a-f]{2}")
 _LOOSE = re.compile(r"[0-9a-f]{38}")
 # What git leaves behind when it is killed.
@@ -99,9 +101,11 @@ class Upkeep:
         if not crowd:
             return 0
         names = "\n".join(path.with_suffix(".pack").name for path in crowd)
-        merged = self._write_pack(lock, names, "--stdin-packs", *_DELTAS)
         olds = [packs[path] for path in crowd]
-        if len(merged) != sum(map(len, olds)) and not all(
+        count = sum(map(len, olds))
+        anew = ["--no-reuse-delta"] if count <= _ANEW_OBJECTS else []
+        merged = self._write_pack(lock, names, "--stdin-packs", *anew, *_DELTAS)
+        if len(merged) != count and not all(
             merged.find(sha) for old in olds for sha in old.hashes()
         ):
             raise RuntimeError(f"{merged.path.name} lacks objects of the packs it was made from")
