@@ -63,7 +63,7 @@ def _find_boundary(hub: "HubClient", cwd: Path | None) -> set[str]:
     known: set[str] = set()
     unknown: set[str] = set()
     size = _FIRST_QUESTION
-    while unsure := [commit for commit in history if commit not in known | unknown]:
+    while unsure := [commit for commit in history if commit not in known and commit not in unknown]:
         asked = _sample(unsure, min(size, wire.HAVE_MAX))
         try:
             answer = set(hub.list_known(asked))

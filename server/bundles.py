@@ -10,8 +10,10 @@ import hashlib
 import itertools
 import threading
 from collections import OrderedDict
+from collections.abc import Iterable
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
+from functools import lru_cache
 from os import SEEK_END
 from pathlib import Path
 from weakref import WeakValueDictionary
@@ -28,6 +30,7 @@ LIMIT_FILES = 4096
 _LARGE_COMMITS = 200
 _LARGE_AT_ONCE = 2
 _CHECKSUM_BYTES = 20
+_PLANS_MAX = 1000
 
 
 @dataclass(slots=True, eq=False)
@@ -51,6 +54,8 @@ class Bundles:
         limit_files: int = LIMIT_FILES,
     ) -> None:
         self._repo = repo
+        # A long increment takes longer to walk than to send.
+        self._plan = lru_cache(_PLANS_MAX)(repo.plan_bundle)
         self._scratch = Scratch(folder)
         self._numbers = itertools.count()
         self._limits = limit_bytes, limit_files
@@ -63,6 +68,10 @@ class Bundles:
 
     def close(self) -> None:
         self._scratch.close()
+
+    def plan(self, tip: str, have: Iterable[str]) -> Plan:
+        """What to send to somebody who has these commits, all of them stored here."""
+        return self._plan(tip, frozenset(have))
 
     async def open(self, plan: Plan) -> Bundle:
         """The bundle, to be given back by `release`; its file stays until then.

@@ -461,21 +461,21 @@ def ah(tree: WorkTree, url: str, key: str, *argv: str) -> str:
 
 
 def test_one_new_commit_on_10000_moves_under_32_kib(
-    live_hub: HubProcess, make_work_tree: MakeWorkTree, tmp_path: Path
+    start_hub: Callable[..., HubProcess], make_work_tree: MakeWorkTree
 ) -> None:
+    hub = start_hub()
     ada, bob = make_work_tree("ada"), make_work_tree("bob")
-    keys = [live_hub.key(f"long-{name}") for name in ("ada", "bob")]
+    keys = [hub.key(name) for name in ("ada", "bob")]
     grow(ada, 10_000)
     old = ada.git("rev-parse", "HEAD")
-    assert "10000 new commits" in ah(ada, live_hub.url, keys[0], "push")
-    ah(bob, live_hub.url, keys[1], "checkout", old)
+    assert "10000 new commits" in ah(ada, hub.url, keys[0], "push")
+    ah(bob, hub.url, keys[1], "checkout", old)
     tip = ada.commit("one more")
-    with metered(live_hub) as pushed, metered(live_hub) as fetched, metered(live_hub) as again:
+    with metered(hub) as pushed, metered(hub) as fetched, metered(hub) as again:
         assert "1 new commit\n" in ah(ada, pushed.url, keys[0], "push")
         assert tip[:12] in ah(bob, fetched.url, keys[1], "fetch", tip)
         assert "nothing new" in ah(ada, again.url, keys[0], "push")
     assert len(bob.git("rev-list", tip).split()) == 10_001
-    print(f"push {pushed.count}, fetch {fetched.count}, nothing new {again.count} bytes")
     assert 0 < pushed.count < KIB_32
     assert 0 < fetched.count < KIB_32
     assert 0 < again.count < KIB_32

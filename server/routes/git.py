@@ -142,7 +142,7 @@ def _plan(hub: Hub, hash: str, have: Sequence[str]) -> Plan:
     with hub.db.read() as conn:
         tip = commits.resolve(conn, hash).hash
         held = commits.find_known(conn, held)
-    return hub.repo.plan_bundle(tip, held)
+    return hub.bundles.plan(tip, held)
 
 
 def _parse_have(have: Sequence[str]) -> list[str]:
