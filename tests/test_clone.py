@@ -230,15 +230,15 @@ def test_any_commit_can_be_fetched_by_its_hash(
 
 
 def test_a_later_fetch_brings_only_what_is_new(
-    remote: Remote, work_tree: WorkTree, tmp_path: Path
+    shared: Remote, work_tree: WorkTree, tmp_path: Path
 ) -> None:
     grow(work_tree, 300)
-    remote.push(work_tree.bundle("--all"))
+    shared.push(work_tree.bundle("--all"))
     copy = tmp_path / "copy"
-    git("clone", remote.url, str(copy))
+    git("clone", shared.url, str(copy))
     work_tree.git("checkout", "--quiet", "main")
     tip = work_tree.commit("tip")
-    remote.push(work_tree.bundle("main"))
+    shared.push(work_tree.bundle("main"))
     before = git("count-objects", cwd=copy).split()[0]
     git("fetch", cwd=copy)
     assert int(git("count-objects", cwd=copy).split()[0]) - int(before) == 3
@@ -346,7 +346,9 @@ def test_a_malformed_request_is_a_400(shared: Remote) -> None:
 
 def test_a_request_that_inflates_too_far_is_a_413(hub: Hub) -> None:
     bomb = gzip.compress(b"0032want" * 2**20)
-    for body, status in ((bomb, 413), (bomb[:-9], 413), (gzip.compress(b"0000")[:-9], 400)):
+    small = gzip.compress(b"0000")
+    cases = [(bomb, 413), (bomb[:-9], 413), (small[:-9], 400), (small + bytes(2**23), 413)]
+    for body, status in cases:
         answer = hub.http().post(
             "/repo.git/git-upload-pack", content=body, headers={"Content-Encoding": "gzip"}
         )
@@ -391,25 +393,28 @@ def clone_and_read_nothing(remote: Remote, sha: str, held: contextlib.ExitStack)
     wait_for(lambda: serving(remote.hub), "git to run")
 
 
-@pytest.fixture
-def large(remote: Remote, work_tree: WorkTree) -> str:
-    """A pushed commit of 16 MiB that nothing compresses."""
+def push_noise(remote: Remote, work_tree: WorkTree) -> str:
+    """A commit of 16 MiB that nothing compresses."""
     (work_tree.path / "noise").write_bytes(os.urandom(2**24))
     sha = work_tree.commit()
     remote.push(work_tree.bundle())
     return sha
 
 
-def test_a_client_that_goes_leaves_no_process(remote: Remote, large: str, tmp_path: Path) -> None:
+def test_a_client_that_goes_leaves_no_process(
+    shared: Remote, work_tree: WorkTree, tmp_path: Path
+) -> None:
+    large = push_noise(shared, work_tree)
     with contextlib.ExitStack() as held:
         for _ in range(4):
-            clone_and_read_nothing(remote, large, held)
-    wait_for(lambda: not serving(remote.hub), "git to end")
-    git("clone", remote.url, str(tmp_path / "copy"))
-    assert not serving(remote.hub)
+            clone_and_read_nothing(shared, large, held)
+    wait_for(lambda: not serving(shared.hub), "git to end")
+    git("clone", shared.url, str(tmp_path / "copy"))
+    assert not serving(shared.hub)
 
 
-def test_a_stopping_hub_ends_its_clones(remote: Remote, large: str) -> None:
+def test_a_stopping_hub_ends_its_clones(remote: Remote, work_tree: WorkTree) -> None:
+    large = push_noise(remote, work_tree)
     with contextlib.ExitStack() as held:
         clone_and_read_nothing(remote, large, held)
         remote.hub.stop()

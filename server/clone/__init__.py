@@ -10,11 +10,12 @@ from pathlib import Path
 
 from server.clone.c_git import CGit
 from server.clone.in_process import Dulwich
-from server.clone.packs import UploadPack
+from server.clone.packs import STALL_SECONDS, UploadPack
 from server.clone.protocol import Request, advertise, advertise_v0, list_refs, parse, refuse
 from server.clone.view import check_wants, list_frontier
 
 __all__ = [
+    "STALL_SECONDS",
     "Request",
     "UploadPack",
     "advertise",
@@ -29,5 +30,6 @@ __all__ = [
 
 
 def open_upload_pack(repo: Path) -> UploadPack:
+    repo = repo.absolute()
     program = shutil.which("git")
     return CGit(program, repo) if program else Dulwich(repo)

@@ -52,35 +52,17 @@ class CGit:
         self._slots = asyncio.Semaphore(_AT_ONCE)
 
     async def serve(self, request: Request, write: Write) -> bool:
-        async with self._slot():
+        async with self._slot(), asyncio.timeout(_TOTAL_SECONDS):
             with TemporaryFile() as stdin, TemporaryFile() as complaints:
                 stdin.write(request.body)
                 stdin.seek(0)
-                try:
-                    status = await self._run(stdin, request.is_v2, write, complaints)
-                except TimeoutError:
-                    log.warning("a clone was given up: it took too long")
-                    return False
+                async with self._process(stdin, request.is_v2, complaints) as process:
+                    status = await _copy(process, write)
                 if status:
                     complaints.seek(0)
                     text = complaints.read(_COMPLAINT_BYTES).decode(errors="replace").strip()
                     log.warning("git upload-pack ended with status %d: %s", status, text)
                 return status == 0
-
-    async def _run(self, stdin: BinaryIO, is_v2: bool, write: Write, complaints: BinaryIO) -> int:
-        async with (
-            asyncio.timeout(_TOTAL_SECONDS),
-            self._process(stdin, is_v2, complaints) as process,
-        ):
-            if process.stdout is None:
-                raise RuntimeError("the process has no output")
-            while True:
-                async with asyncio.timeout(STALL_SECONDS):
-                    chunk = await process.stdout.read(CHUNK_BYTES)
-                if not chunk:
-                    return await process.wait()
-                async with asyncio.timeout(STALL_SECONDS):
-                    await write(chunk)
 
     @contextlib.asynccontextmanager
     async def _process(
@@ -114,6 +96,18 @@ class CGit:
             yield
         finally:
             self._slots.release()
+
+
+async def _copy(process: Process, write: Write) -> int:
+    """Pass on what the process says; return its exit status."""
+    if process.stdout is None:
+        raise RuntimeError("the process has no output")
+    while True:
+        async with asyncio.timeout(STALL_SECONDS):
+            chunk = await process.stdout.read(CHUNK_BYTES)
+        if not chunk:
+            return await process.wait()
+        await write(chunk)
 
 
 def _environment(is_v2: bool) -> dict[str, str]:

@@ -5,7 +5,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from tempfile import TemporaryFile
 
-from server.clone.packs import CHUNK_BYTES, STALL_SECONDS, Write
+from server.clone.packs import CHUNK_BYTES, Write
 from server.clone.protocol import Request
 from server.repo import CAPABILITIES, upload_pack
 
@@ -29,6 +29,5 @@ class Dulwich:
             )
             out.seek(0)
             while chunk := out.read(CHUNK_BYTES):
-                async with asyncio.timeout(STALL_SECONDS):
-                    await write(chunk)
+                await write(chunk)
             return True

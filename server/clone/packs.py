@@ -7,7 +7,8 @@ from server.clone.protocol import Request
 
 Write = Callable[[bytes], Awaitable[None]]
 
-#: Longest a client may take nothing of its answer. Git says something every five seconds.
+#: Longest silence of git, which says something every five seconds, or of a client that does not
+#: read on.
 STALL_SECONDS = 60
 CHUNK_BYTES = 64 * 1024
 
@@ -20,5 +21,5 @@ class UploadPack(Protocol):
     async def serve(self, request: Request, write: Write) -> bool:
         """Pass on the whole answer; return whether it came to a good end.
 
-        Raises a HubError before the first byte, or none.
+        Raises TimeoutError; HubErrors only before the first byte.
         """

@@ -1,6 +1,7 @@
 """`git clone <hub>/repo.git`: git's smart protocol over HTTP, for reading only."""
 
 import asyncio
+import logging
 import zlib
 from collections.abc import Coroutine
 from typing import Any
@@ -11,6 +12,8 @@ from starlette.types import Receive, Scope, Send
 
 from server import clone, errors
 from server.deps import Hub, TheHub, get_git_caller
+
+log = logging.getLogger("agenthub")
 
 PATH = "/repo.git"
 #: Lines of 50 bytes make the bulk of a request: wants, up to one for each leaf, and what the
@@ -87,9 +90,14 @@ class PackAnswer(Response):
                 start = {"status": self.status_code, "headers": self.raw_headers}
                 await send({"type": "http.response.start", **start})
                 is_started = True
-            await send({"type": "http.response.body", "body": chunk, "more_body": True})
+            async with asyncio.timeout(clone.STALL_SECONDS):
+                await send({"type": "http.response.body", "body": chunk, "more_body": True})
 
-        is_whole = await self._upload_pack.serve(self._asked, write)
+        try:
+            is_whole = await self._upload_pack.serve(self._asked, write)
+        except TimeoutError:
+            log.warning("a clone was given up: it took too long")
+            is_whole = False
         if is_whole:
             await write(b"")
             await send({"type": "http.response.body", "body": b""})
@@ -130,11 +138,13 @@ async def _read_body(request: Request) -> bytes:
     encoding = request.headers.get("Content-Encoding", "identity")
     inflater = zlib.decompressobj(zlib.MAX_WBITS | 16) if "gzip" in encoding else None
     body = bytearray()
+    received = 0
     try:
         async for chunk in request.stream():
             room = REQUEST_BYTES + 1 - len(body)
             body += inflater.decompress(chunk, room) if inflater else chunk
-            if len(body) > REQUEST_BYTES:
+            received += len(chunk)
+            if max(received, len(body)) > REQUEST_BYTES:
                 raise errors.TooLarge(f"requests of git are at most {REQUEST_BYTES} bytes")
     except zlib.error as error:
         raise errors.InvalidRequest("the body is not gzip, as it says it is") from error
