@@ -8,7 +8,6 @@ bytes on disk to those of a fresh `git gc --aggressive`.
 """
 
 import argparse
-import inspect
 import os
 import subprocess
 import sys
@@ -27,8 +26,9 @@ from bench.history import make_history, write_bundle
 _ADMIN_KEY = "the-admin-key-of-the-bench"
 _QUOTAS = ("pushes", "posts", "diffs", "registrations")
 _SAMPLES = 500
-# The commit whose whole ancestry is fetched all along: early, so that only the hub grows.
+# Before the first sample. What is fetched again at the end is early, so that only the hub grows.
 _FIXED = 30
+_GENERATIONS = 20
 _COUNT_EVERY = 20
 
 
@@ -82,7 +82,7 @@ def run(folder: Path, count: int, pack_after: int) -> None:
             for number in range(_FIXED):
                 pushes.push(other, number, None)
             for number in range(samples):
-                pushes.push(client, count - samples + number, last)
+                pushes.push(client, count - samples + number, last, old=_FIXED + number)
                 pushes.push(other, _FIXED + number, fresh)
         took = time.perf_counter() - started
         as_it_stood = _measure(data / "repo.git")
@@ -101,18 +101,28 @@ class Pushes:
     bundles: dict[str, Path]
     out: Path
 
-    def push(self, client: HubClient, number: int, times: Times | None) -> None:
+    def push(
+        self, client: HubClient, number: int, times: Times | None, old: int | None = None
+    ) -> None:
+        """Push a commit; with `times`, also fetch and diff it, and fetch the `old` one again."""
         sha, parent = self.commits[number]
         if times is None or number < _FIXED:
             client.push(self.bundles[sha])
             return
         _time(times.push, lambda: client.push(self.bundles[sha]))
-        _time(times.fetch, lambda: client.fetch(self.commits[_FIXED - 1][0], self.out))
-        if "have" in inspect.signature(client.fetch).parameters:
-            informed = {"have": [parent]}
-            _time(times.informed, lambda: client.fetch(sha, self.out, **informed))
+        again = self.commits[number if old is None else old][0]
+        # One generation more, or the bundle of the first time would come from the hub's cache.
+        have = [self._ancestor(again, _GENERATIONS if old is None else _GENERATIONS + 1)]
+        _time(times.fetch, lambda: client.fetch(again, self.out, have))
+        _time(times.informed, lambda: client.fetch(sha, self.out, [parent]))
         _time(times.diff, lambda: client.diff(parent, sha))
         _time(times.health, client.health)
+
+    def _ancestor(self, sha: str, generations: int) -> str:
+        parents = dict(self.commits)
+        for _ in range(generations):
+            sha = parents[sha] or sha
+        return sha
 
 
 def _time(into: list[float], call: Callable[[], object]) -> None:
