@@ -1,4 +1,4 @@
-"""The operator's command: serve, migrate, invite. The one place that reads flags and variables."""
+"""The operator's command. Here: serve, migrate, invite; the rest is in `server/operator`."""
 
 import logging
 import socket
@@ -9,6 +9,8 @@ from typing import Annotated
 import typer
 
 from server import wire
+from server.operator import commands
+from server.operator.target import refuse_unfinished
 from server.settings import Registration, Settings, load_admin_key, open_data
 
 cli = typer.Typer(
@@ -92,7 +94,7 @@ def serve(
 
     Example: agenthub serve --listen :8080 --data ./data --registration open
     """
-    data = open_data(data)
+    data = _open_data(data)
     key, is_new = load_admin_key(data, admin_key)
     settings = Settings(
         data=data,
@@ -119,7 +121,7 @@ def migrate(data: Data = Path("data")) -> None:
     """
     from server.db import Database
 
-    settings = Settings(data=open_data(data), admin_key="")
+    settings = Settings(data=_open_data(data), admin_key="")
     Database(settings.database_url).migrate()
     typer.echo(f"{settings.data / 'hub.db'} is up to date")
 
@@ -140,7 +142,7 @@ def invite(
 
     if role is wire.Role.ADMIN:
         raise typer.BadParameter("invites make agents and workers", param_hint="--role")
-    db = Database(Settings(data=open_data(data), admin_key="").database_url)
+    db = Database(Settings(data=_open_data(data), admin_key="").database_url)
     db.migrate()
     with db.write() as conn:
         code = agents.create_invite(conn, role, uses, timedelta(days=days), datetime.now(UTC))
@@ -156,7 +158,7 @@ def maintain(data: Data = Path("data")) -> None:
     from server.maintenance import NO_GIT
     from server.repo import BareRepo, GitFailed, find_git
 
-    settings = Settings(data=open_data(data), admin_key="")
+    settings = Settings(data=_open_data(data), admin_key="")
     git = find_git(settings.repo_path)
     if git is None:
         raise typer.BadParameter(NO_GIT)
@@ -168,6 +170,15 @@ def maintain(data: Data = Path("data")) -> None:
         raise typer.Exit(1) from error
     finally:
         repo.close()
+
+
+commands.register(cli)
+
+
+def _open_data(data: Path) -> Path:
+    with commands.refusals():
+        refuse_unfinished(data)
+    return open_data(data)
 
 
 def _run(settings: Settings, listen: str, trusted_proxies: str) -> None:

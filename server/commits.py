@@ -46,7 +46,7 @@ def push(
             moment = now()
             agents.spend_quota(conn, agent.id, "push", per_hour, moment)
             agents.touch(conn, agent, moment)
-            added = _index(conn, staged.commits, agent.id, moment)
+            added = index(conn, staged.commits, agent.id, moment)
             if added:
                 payload = {"heads": list(dict.fromkeys(staged.heads)), "new": added}
                 events.append(conn, "commit", agent.id, staged.heads[0], payload, moment)
@@ -135,7 +135,9 @@ def list_leaf_hashes(conn: Connection, limit: int) -> list[str]:
 # Index -----------------------------------------------------------------------------------------
 
 
-def _index(conn: Connection, staged: Sequence[StagedCommit], agent_id: str, now: datetime) -> int:
+def index(
+    conn: Connection, staged: Sequence[StagedCommit], agent_id: str | None, now: datetime
+) -> int:
     """Insert the commits that have no row yet, parents first; return how many."""
     known = _find_seqs(conn, [commit.hash for commit in staged])
     fresh = [commit for commit in staged if commit.hash not in known]
@@ -163,7 +165,7 @@ def _index(conn: Connection, staged: Sequence[StagedCommit], agent_id: str, now:
 def _insert(
     conn: Connection,
     commit: StagedCommit,
-    agent_id: str,
+    agent_id: str | None,
     now: datetime,
     generation: int,
     child_count: int,

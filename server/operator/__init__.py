@@ -1,0 +1,1 @@
+"""The operator's tools: fsck, backup, restore, import, export."""
