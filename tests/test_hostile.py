@@ -124,6 +124,19 @@ def test_many_small_bombs_at_once_are_unpacked_two_at_a_time(target: Target, for
     assert target.peak_mib() < 700
 
 
+def test_heavy_pushes_that_wait_leave_room_for_readers(target: Target, forge: Forge) -> None:
+    bomb = zip_bomb(forge, 1, 20)
+    with ThreadPoolExecutor(50) as pool, target.hub.client(target.key) as reader:
+        pushes = [pool.submit(target.push, bomb) for _ in range(50)]
+        reads = 0
+        while not all(push.done() for push in pushes):
+            reader.commits(limit=1)
+            reads += 1
+    # Without room, reads wait for pushes, and few come through.
+    print(f"{reads} reads")
+    assert reads > 100
+
+
 def test_a_delta_that_copies_its_base_10000_times_is_refused_at_once(
     target: Target, forge: Forge
 ) -> None:

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from typing import Annotated, Any
 
+from anyio import CapacityLimiter
 from fastapi import APIRouter, Query, Request, Response
 from fastapi.concurrency import run_in_threadpool
 from starlette.responses import FileResponse
@@ -23,6 +24,9 @@ from server.repo import Plan
 
 router = APIRouter(prefix="/api/git")
 
+# Pushes at work; more wait here, where they take no thread that others need.
+_PUSHING = CapacityLimiter(8)
+
 
 @router.post("/push", status_code=201)
 async def push(request: Request, hub: TheHub, caller: Caller) -> wire.Pushed:
@@ -30,7 +34,8 @@ async def push(request: Request, hub: TheHub, caller: Caller) -> wire.Pushed:
     limit = settings.max_pushes_per_hour
     # Before the upload, so that a refusal costs nobody fifty megabytes.
     await run_in_threadpool(_check_quota, hub, caller, "push", limit)
-    async with spooled(request, settings.incoming_path, settings.max_bundle_mb * 2**20) as bundle:
+    spool = spooled(request, settings.incoming_path, settings.max_bundle_mb * 2**20)
+    async with spool as bundle, _PUSHING:
         pushed = await run_in_threadpool(
             commits.push, hub.db, hub.repo, caller, bundle, limit, hub.now
         )
