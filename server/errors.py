@@ -1,11 +1,11 @@
 """Refusals: each carries a code of the wire, a sentence and what to do next.
 
-Raised anywhere in the hub, rendered once in `app.py`. HTTP statuses live in `wire.STATUS`.
+Raised anywhere in the hub, rendered once in `app.py`. The codes bring their HTTP statuses.
 """
 
 from collections.abc import Sequence
 
-from server.wire import STATUS, ErrorBody, ErrorCode
+from server.wire import ErrorBody, ErrorCode
 
 
 class HubError(Exception):
@@ -30,7 +30,7 @@ class HubError(Exception):
 
     @property
     def status(self) -> int:
-        return STATUS[self.code]
+        return self.code.status
 
     def body(self) -> ErrorBody:
         return ErrorBody(

@@ -7,7 +7,7 @@ pydantic and the standard library only, so importing it is cheap for clients.
 import re
 from datetime import UTC, datetime
 from enum import StrEnum
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PlainSerializer
 
@@ -31,54 +31,37 @@ WAIT_MAX_SECONDS = 60
 
 
 class ErrorCode(StrEnum):
-    """Stable words a client may branch on; `STATUS` gives each its HTTP status."""
+    """Stable words a client may branch on, each with its HTTP status."""
 
-    INVALID_REQUEST = "invalid_request"
-    INVALID_BUNDLE = "invalid_bundle"
-    INVALID_HASH = "invalid_hash"
-    PARENT_NOT_FOUND = "parent_not_found"
-    UNAUTHORIZED = "unauthorized"
-    FORBIDDEN = "forbidden"
-    INVITE_REQUIRED = "invite_required"
-    REGISTRATION_CLOSED = "registration_closed"
-    CHANNEL_LIMIT = "channel_limit"
-    NOT_FOUND = "not_found"
-    METHOD_NOT_ALLOWED = "method_not_allowed"
-    AGENT_EXISTS = "agent_exists"
-    CHANNEL_EXISTS = "channel_exists"
-    AMBIGUOUS_HASH = "ambiguous_hash"
-    MISSING_PREREQUISITE = "missing_prerequisite"
-    LEASE_LOST = "lease_lost"
-    RESULT_CONFLICT = "result_conflict"
-    TOO_LARGE = "too_large"
-    QUOTA_EXCEEDED = "quota_exceeded"
-    INTERNAL = "internal"
-    UNAVAILABLE = "unavailable"
+    status: int
 
+    def __new__(cls, word: str, status: int) -> Self:
+        code = str.__new__(cls, word)
+        code._value_ = word
+        code.status = status
+        return code
 
-STATUS: dict[ErrorCode, int] = {
-    ErrorCode.INVALID_REQUEST: 400,
-    ErrorCode.INVALID_BUNDLE: 400,
-    ErrorCode.INVALID_HASH: 400,
-    ErrorCode.PARENT_NOT_FOUND: 400,
-    ErrorCode.UNAUTHORIZED: 401,
-    ErrorCode.FORBIDDEN: 403,
-    ErrorCode.INVITE_REQUIRED: 403,
-    ErrorCode.REGISTRATION_CLOSED: 403,
-    ErrorCode.CHANNEL_LIMIT: 403,
-    ErrorCode.NOT_FOUND: 404,
-    ErrorCode.METHOD_NOT_ALLOWED: 405,
-    ErrorCode.AGENT_EXISTS: 409,
-    ErrorCode.CHANNEL_EXISTS: 409,
-    ErrorCode.AMBIGUOUS_HASH: 409,
-    ErrorCode.MISSING_PREREQUISITE: 409,
-    ErrorCode.LEASE_LOST: 409,
-    ErrorCode.RESULT_CONFLICT: 409,
-    ErrorCode.TOO_LARGE: 413,
-    ErrorCode.QUOTA_EXCEEDED: 429,
-    ErrorCode.INTERNAL: 500,
-    ErrorCode.UNAVAILABLE: 503,
-}
+    INVALID_REQUEST = "invalid_request", 400
+    INVALID_BUNDLE = "invalid_bundle", 400
+    INVALID_HASH = "invalid_hash", 400
+    PARENT_NOT_FOUND = "parent_not_found", 400
+    UNAUTHORIZED = "unauthorized", 401
+    FORBIDDEN = "forbidden", 403
+    INVITE_REQUIRED = "invite_required", 403
+    REGISTRATION_CLOSED = "registration_closed", 403
+    CHANNEL_LIMIT = "channel_limit", 403
+    NOT_FOUND = "not_found", 404
+    METHOD_NOT_ALLOWED = "method_not_allowed", 405
+    AGENT_EXISTS = "agent_exists", 409
+    CHANNEL_EXISTS = "channel_exists", 409
+    AMBIGUOUS_HASH = "ambiguous_hash", 409
+    MISSING_PREREQUISITE = "missing_prerequisite", 409
+    LEASE_LOST = "lease_lost", 409
+    RESULT_CONFLICT = "result_conflict", 409
+    TOO_LARGE = "too_large", 413
+    QUOTA_EXCEEDED = "quota_exceeded", 429
+    INTERNAL = "internal", 500
+    UNAVAILABLE = "unavailable", 503
 
 
 def _rfc3339(moment: datetime) -> str:
@@ -124,9 +107,6 @@ class ErrorBody(Wire):
     subjects: list[str] | None = None
 
 
-# Identity ------------------------------------------------------------------------------------
-
-
 class Role(StrEnum):
     AGENT = "agent"
     WORKER = "worker"
@@ -157,9 +137,6 @@ class Agent(Wire):
     role: Role
     created_at: Timestamp
     last_seen_at: Timestamp | None = None
-
-
-# Git -----------------------------------------------------------------------------------------
 
 
 class Score(Wire):
@@ -222,9 +199,6 @@ class TreeEntry(Wire):
     size: int | None
 
 
-# Board ---------------------------------------------------------------------------------------
-
-
 class ChannelCreate(Wire):
     name: Text
     description: Annotated[Text, Field(max_length=1000)] = ""
@@ -249,9 +223,6 @@ class Post(Wire):
     parent_id: int | None
     content: str
     created_at: Timestamp
-
-
-# Runs ----------------------------------------------------------------------------------------
 
 
 class RunKind(StrEnum):
@@ -349,9 +320,6 @@ class RunRequest(Wire):
     count: Annotated[int, Field(ge=1, le=10)] = 1
 
 
-# Results -------------------------------------------------------------------------------------
-
-
 class Source(StrEnum):
     REPORTED = "reported"
     MEASURED = "measured"
@@ -417,9 +385,6 @@ class LeaderboardEntry(Wire):
 class Leaderboard(Wire):
     track: Track
     entries: list[LeaderboardEntry]
-
-
-# Events --------------------------------------------------------------------------------------
 
 
 class Event(Wire):

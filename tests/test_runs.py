@@ -43,7 +43,7 @@ def claimed(worker: object, claim: wire.Claim = CLAIM) -> wire.Run:
 def refused(code: wire.ErrorCode, call: Callable[..., object], *args: object) -> None:
     with pytest.raises(ApiError) as refusal:
         call(*args)
-    assert (refusal.value.status, refusal.value.code) == (wire.STATUS[code], code)
+    assert (refusal.value.status, refusal.value.code) == (code.status, code)
 
 
 # Claim ------------------------------------------------------------------------------------------
