@@ -237,7 +237,8 @@ def test_a_later_fetch_brings_only_what_is_new(
     copy = tmp_path / "copy"
     git("clone", shared.url, str(copy))
     work_tree.git("checkout", "--quiet", "main")
-    tip = work_tree.commit("tip")
+    # A file that no other test has pushed to this hub.
+    tip = work_tree.commit("tip", train_py="# fetched later\n")
     shared.push(work_tree.bundle("main"))
     before = git("count-objects", cwd=copy).split()[0]
     git("fetch", cwd=copy)
