@@ -92,7 +92,9 @@ def test_diffs_are_gits_or_do_the_same(grown: Hub, work_tree: WorkTree, count: i
         old = work_tree.git("rev-list", "-1", f"{sha}^@") if dice.random() < 0.5 else ""
         old = old or dice.choice(hashes)
         ours = agent.diff(old, sha)
-        theirs = raw(work_tree.path, "diff", "--no-renames", "--no-indent-heuristic", old, sha)
+        # Git abbreviates the hashes of files the less, the more objects its repository has.
+        flags = ("-c", "core.abbrev=7", "diff", "--no-renames", "--no-indent-heuristic")
+        theirs = raw(work_tree.path, *flags, old, sha)
         same += ours == theirs
         if ours != theirs:
             check_patch(work_tree.path, ours, theirs, old, sha)
