@@ -5,8 +5,15 @@ BIN    := .venv/bin
 PIP     = $(BIN)/python -m pip install -qq --disable-pip-version-check
 ROUNDS ?= 0
 N      ?= 1000
+OUT    ?= screenshots
+PROFILE ?= cpu
+CACHE  ?= /tmp/agenthub-fills
+STAND_IN ?=
+QUEUED ?= 10000
+SEEDS  ?= 1
 
-.PHONY: help run demo test check fmt stress bench-pushes clean
+.PHONY: help run demo test check fmt screenshots stress exploits clean
+.PHONY: bench bench-claims bench-noise bench-pages bench-pushes bench-similar bench-swarm bench-train
 
 help:
 	@echo "make demo    hub, agents and a worker on this machine; ROUNDS=3 ends by itself"
@@ -15,7 +22,16 @@ help:
 	@echo "make check   format, lint, types, imports"
 	@echo "make fmt     format the code"
 	@echo "make stress  the long tests"
+	@echo "make bench   every call of a hub of N commits, against a bare route; N=100000 takes longer"
+	@echo "make exploits  every known cheat and odd honest model, trained and scored: a table"
 	@echo "make bench-pushes  what the N-th push costs; N=10000 takes minutes"
+	@echo "make bench-noise  how often luck becomes a record, and a real gain"
+	@echo "make bench-similar  what the index of similar experiments costs"
+	@echo "make bench-train  the template beside autoresearch's settings; PROFILE=gpu takes 35 minutes"
+	@echo "make bench-claims  what a claim takes with QUEUED=10000 commits waiting"
+	@echo "make bench-swarm  a simulated swarm whose truth is known; SEEDS=5 plays five"
+	@echo "make screenshots  a picture of every page, light, dark and as on a phone, in OUT=screenshots"
+	@echo "make bench-pages  the pages with N commits, in Chromium; N=10000 takes minutes"
 
 .venv/bin/python:
 	$(PYTHON) -m venv .venv
@@ -38,13 +54,40 @@ demo: .venv/all.stamp
 	@$(BIN)/python -m demo --rounds $(ROUNDS)
 
 test: .venv/all.stamp
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses auto --dist loadfile
 
 stress: .venv/all.stamp
 	$(BIN)/python -m pytest -m stress
 
+bench: .venv/all.stamp
+	$(BIN)/python -m bench.hub --commits $(N) --cache $(CACHE)
+
+exploits: .venv/all.stamp
+	$(BIN)/python -m bench.exploits
+
 bench-pushes: .venv/all.stamp
 	$(BIN)/python -m bench.pushes --pushes $(N)
+
+bench-noise: .venv/all.stamp
+	$(BIN)/python -m bench.noise
+
+bench-similar: .venv/all.stamp
+	$(BIN)/python -m bench.similar --commits $(N)
+
+bench-train: .venv/all.stamp
+	$(BIN)/python -m bench.train --profile $(PROFILE) $(if $(STAND_IN),--stand-in)
+
+bench-claims: .venv/all.stamp
+	$(BIN)/python -m bench.claims --queued $(QUEUED)
+
+bench-swarm: .venv/all.stamp
+	$(BIN)/python -m bench.swarm --seeds $(SEEDS)
+
+screenshots: .venv/all.stamp
+	$(BIN)/python -m bench.screenshots --out $(OUT)
+
+bench-pages: .venv/all.stamp
+	$(BIN)/python -m bench.pages --commits $(N)
 
 check: .venv/all.stamp
 	$(BIN)/ruff format --check .
@@ -57,4 +100,4 @@ fmt: .venv/all.stamp
 	$(BIN)/ruff check --fix .
 
 clean:
-	rm -rf .venv demo-data
+	rm -rf .venv demo-data screenshots

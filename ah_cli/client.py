@@ -1,81 +1,43 @@
-"""HubClient: the hub's HTTP API as typed calls. The only importer of httpx.
-
-Every refusal becomes one `ApiError` with the code the hub raised; an unreachable hub becomes
-`HubUnreachable`. Nothing here prints or exits.
-"""
+"""HubClient: the hub's HTTP API as typed calls; `Connection` carries them."""
 
 from collections.abc import Sequence
+from datetime import datetime
+from email.utils import parsedate_to_datetime
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Self, TypeVar
 from urllib.parse import quote
 
-import httpx
-from pydantic import TypeAdapter, ValidationError
-
+from ah_cli.connection import (
+    TIMEOUT_SECONDS,
+    TRANSFER_TIMEOUT_SECONDS,
+    ApiError,
+    Connection,
+    HubUnreachable,
+)
 from server import wire
 
-T = TypeVar("T")
-
-#: Seconds for a small call; transfers and long polls get more.
-TIMEOUT_SECONDS = 30.0
-TRANSFER_TIMEOUT_SECONDS = 600.0
+__all__ = ["ApiError", "HubClient", "HubUnreachable"]
 
 
-class ApiError(Exception):
-    """The hub refused: HTTP status, stable code, message, and a hint what to do next."""
-
-    def __init__(self, status: int, body: wire.ErrorBody) -> None:
-        super().__init__(body.error)
-        self.status = status
-        self.code = body.code
-        self.message = body.error
-        self.hint = body.hint
-        self.retry_after = body.retry_after
-        self.subjects = body.subjects or []
-
-
-class HubUnreachable(Exception):
-    """No answer from the hub: not running, wrong URL, or the network."""
-
-
-class HubClient:
+class HubClient(Connection):
     """One identity on one hub.
 
     `http` may be any `httpx.Client` (tests hand in one that calls the app in process); without
     it a client for `url` is made.
     """
 
-    def __init__(self, url: str, key: str = "", http: httpx.Client | None = None) -> None:
-        self.url = url.rstrip("/")
-        # A key that is not ASCII is a wrong key: for the hub to say, not for a codec.
-        sendable = key.encode("ascii", "backslashreplace").decode()
-        headers = {"Authorization": f"Bearer {sendable}"} if key else {}
-        try:
-            self._http = http or httpx.Client(base_url=self.url, timeout=TIMEOUT_SECONDS)
-        except httpx.InvalidURL as error:
-            raise HubUnreachable(_reason(self.url, error)) from error
-        self._headers = headers
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
-
-    def close(self) -> None:
-        self._http.close()
-
     # Identity ---------------------------------------------------------------------------------
 
     def health(self) -> None:
         """Return if the hub answers; raise HubUnreachable or ApiError otherwise."""
         self._send("GET", "/api/health")
+
+    def clock(self) -> datetime | None:
+        """What time it is there, to the second; None when no `Date` comes with the answer."""
+        told = self._send("GET", "/api/health").headers.get("Date")
+        try:
+            return parsedate_to_datetime(told) if told else None
+        except ValueError:
+            return None
 
     def register(self, name: str, invite: str | None = None) -> wire.Registered:
         body = wire.Register(id=name, invite=invite)
@@ -105,25 +67,8 @@ class HubClient:
 
     def fetch(self, hash: str, out: Path, have: Sequence[str] = ()) -> None:
         """Write a bundle of the commit and its ancestry to `out`, less what `have` leads to."""
-        request = self._request(
-            "GET",
-            f"/api/git/fetch/{_segment(hash)}",
-            query={"have": ",".join(have) or None},
-            timeout=TRANSFER_TIMEOUT_SECONDS,
-        )
-        try:
-            answer = self._http.send(request, stream=True)
-            try:
-                if not answer.is_success:
-                    answer.read()
-                    raise _refusal(answer)
-                with out.open("wb") as file:
-                    for chunk in answer.iter_bytes():
-                        file.write(chunk)
-            finally:
-                answer.close()
-        except httpx.HTTPError as error:
-            raise HubUnreachable(_reason(self.url, error)) from error
+        where = f"/api/git/fetch/{_segment(hash)}"
+        self._save("GET", where, out, query={"have": ",".join(have) or None})
 
     def commits(self, agent: str | None = None, limit: int | None = None) -> list[wire.Commit]:
         query = {"agent": agent, "limit": limit}
@@ -143,6 +88,12 @@ class HubClient:
 
     def diff(self, a: str, b: str) -> bytes:
         return self._send("GET", f"/api/git/diff/{_segment(a)}/{_segment(b)}").content
+
+    def similar(self, query: wire.SimilarQuery) -> tuple[list[wire.Similar], int]:
+        """The nearest past experiments, and how many commits the hub has not read yet."""
+        answer = self._send("POST", "/api/similar", query)
+        unread = answer.headers.get(wire.UNREAD_HEADER, "")
+        return self._parse(list[wire.Similar], answer), int(unread) if unread.isdigit() else 0
 
     def tree(self, hash: str, path: str = "") -> list[wire.TreeEntry]:
         """What a commit holds at a path, in git's order.
@@ -206,6 +157,12 @@ class HubClient:
     def release(self, run_id: int, release: wire.Release) -> wire.Run:
         return self._call(wire.Run, "POST", f"/api/runs/{run_id}/release", release)
 
+    def report_halt(self, halt: wire.HaltReport) -> None:
+        self._send("PUT", "/api/halts", halt)
+
+    def halts(self, worker: str | None = None) -> list[wire.Halt]:
+        return self._call(list[wire.Halt], "GET", "/api/halts", query={"worker": worker})
+
     def request_runs(self, hash: str, request: wire.RunRequest) -> list[wire.Run]:
         return self._call(
             list[wire.Run], "POST", f"/api/git/commits/{_segment(hash)}/runs", request
@@ -221,6 +178,9 @@ class HubClient:
         query = {"commit": commit, "worker": worker, "state": state, "limit": limit}
         return self._call(list[wire.Run], "GET", "/api/runs", query=query)
 
+    def queue(self) -> wire.QueueDepth:
+        return self._call(wire.QueueDepth, "GET", "/api/queue")
+
     def run(self, id: int) -> wire.Run:
         return self._call(wire.Run, "GET", f"/api/runs/{id}")
 
@@ -228,17 +188,79 @@ class HubClient:
         return self._send("GET", f"/api/runs/{id}/log").text
 
     def results(
-        self, commit: str | None = None, track: str | None = None, limit: int | None = None
+        self,
+        commit: str | None = None,
+        track: str | None = None,
+        limit: int | None = None,
+        status: wire.Status | None = None,
+        agent: str | None = None,
+        quarantined: bool | None = None,
+        before: int | None = None,
     ) -> list[wire.Result]:
-        query = {"commit": commit, "track": track, "limit": limit}
+        query = {
+            "commit": commit,
+            "track": track,
+            "limit": limit,
+            "status": status,
+            "agent": agent,
+            "before": before,
+            "quarantined": quarantined,
+        }
         return self._call(list[wire.Result], "GET", "/api/results", query=query)
 
+    def report(self, report: wire.ReportCreate) -> wire.Result:
+        """Tell an experiment of one's own; it counts as reported."""
+        return self._call(wire.Result, "POST", "/api/results", report)
+
+    def import_results(
+        self, tsv: str, platform: str, budget_seconds: int, data: str | None = None
+    ) -> wire.ResultsImported:
+        """Hand in autoresearch's results.tsv; rows that are there already are passed over."""
+        query = {"platform": platform, "budget": budget_seconds, "data": data}
+        answer = self._send(
+            "POST",
+            "/api/results/import",
+            content=tsv.encode(),
+            query=query,
+            timeout=TRANSFER_TIMEOUT_SECONDS,
+        )
+        return self._parse(wire.ResultsImported, answer)
+
+    def export_results(self, track: str | None = None) -> str:
+        """A track's experiments as autoresearch's results.tsv."""
+        return self._send("GET", "/api/results.tsv", query={"track": track}).text
+
+    def release_result(self, id: int) -> wire.Result:
+        """Let a quarantined result count; needs the admin key as this client's key."""
+        return self._call(wire.Result, "POST", f"/api/results/{id}/release")
+
     def leaderboard(
-        self, track: str | None = None, limit: int | None = None
+        self,
+        track: str | None = None,
+        limit: int | None = None,
+        by: str | None = None,
     ) -> list[wire.Leaderboard]:
         """One board per track: scores of different tracks are never ranked together."""
-        query = {"track": track, "limit": limit}
+        query = {"track": track, "limit": limit, "by": by}
         return self._call(list[wire.Leaderboard], "GET", "/api/leaderboard", query=query)
+
+    def progress(self, track: str | None = None, limit: int | None = None) -> wire.Progress:
+        query = {"track": track, "limit": limit}
+        return self._call(wire.Progress, "GET", "/api/progress", query=query)
+
+    def frontier(
+        self, policy: str | None = None, track: str | None = None, limit: int | None = None
+    ) -> wire.Frontier:
+        """What to build on next, and why."""
+        query = {"policy": policy, "track": track, "limit": limit}
+        return self._call(wire.Frontier, "GET", "/api/frontier", query=query)
+
+    def analysis(self, track: str | None = None) -> wire.Analysis:
+        return self._call(wire.Analysis, "GET", "/api/analysis", query={"track": track})
+
+    def brief(self, track: str | None = None) -> str:
+        """The state of the research as Markdown of at most 1,500 tokens."""
+        return self._send("GET", "/api/brief", query={"track": track}).text
 
     def tracks(self) -> list[wire.Track]:
         return self._call(list[wire.Track], "GET", "/api/tracks")
@@ -249,84 +271,6 @@ class HubClient:
             list[wire.Event], "GET", "/api/events", query=query, timeout=TIMEOUT_SECONDS + wait
         )
 
-    # The one way out ---------------------------------------------------------------------------
-
-    def _call(
-        self,
-        answer_type: type[T],
-        method: str,
-        path: str,
-        body: wire.Wire | None = None,
-        query: dict[str, Any] | None = None,
-        timeout: float | None = None,
-    ) -> T:
-        return self._parse(
-            answer_type, self._send(method, path, body, query=query, timeout=timeout)
-        )
-
-    def _parse(self, answer_type: type[T], answer: httpx.Response) -> T:
-        try:
-            return TypeAdapter(answer_type).validate_json(answer.content)
-        except ValidationError as error:
-            raise HubUnreachable(
-                f"{self.url} does not answer like an AgentHub; check the URL"
-            ) from error
-
-    def _send(
-        self,
-        method: str,
-        path: str,
-        body: wire.Wire | None = None,
-        *,
-        content: Any = None,
-        query: dict[str, Any] | None = None,
-        timeout: float | None = None,
-    ) -> httpx.Response:
-        request = self._request(method, path, body, content=content, query=query, timeout=timeout)
-        try:
-            answer = self._http.send(request)
-        except httpx.HTTPError as error:
-            raise HubUnreachable(_reason(self.url, error)) from error
-        if not answer.is_success:
-            raise _refusal(answer)
-        return answer
-
-    def _request(
-        self,
-        method: str,
-        path: str,
-        body: wire.Wire | None = None,
-        *,
-        content: Any = None,
-        query: dict[str, Any] | None = None,
-        timeout: float | None = None,
-    ) -> httpx.Request:
-        headers = dict(self._headers)
-        if body is not None:
-            content = body.model_dump_json()
-            headers["Content-Type"] = "application/json"
-        return self._http.build_request(
-            method,
-            path,
-            content=content,
-            params={k: v for k, v in (query or {}).items() if v is not None},
-            headers=headers,
-            timeout=timeout or TIMEOUT_SECONDS,
-        )
-
-
-def _refusal(answer: httpx.Response) -> ApiError:
-    try:
-        body = wire.ErrorBody.model_validate_json(answer.content)
-    except ValidationError:
-        # A proxy in front of the hub, or not a hub at all.
-        body = wire.ErrorBody(
-            error=f"HTTP {answer.status_code} from {answer.request.url.host}",
-            code=wire.ErrorCode.UNAVAILABLE,
-            hint="check the hub's URL",
-        )
-    return ApiError(answer.status_code, body)
-
 
 def _segment(text: str) -> str:
     """One segment of a path, whatever the user typed."""
@@ -335,7 +279,3 @@ def _segment(text: str) -> str:
 
 def _path(text: str) -> str:
     return quote(text, errors="surrogateescape")
-
-
-def _reason(url: str, error: Exception) -> str:
-    return f"cannot reach the hub at {url}: {str(error) or type(error).__name__}"

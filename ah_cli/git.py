@@ -4,7 +4,9 @@ The hub never shells out; the clients never link a git library.
 """
 
 import os
+import shutil
 import subprocess
+import tempfile
 from collections.abc import Collection
 from itertools import takewhile
 from pathlib import Path
@@ -120,6 +122,37 @@ def checkout(hash: str, cwd: Path | None = None) -> None:
 
 def init(directory: Path, *, bare: bool = False) -> None:
     git("init", "--quiet", *(["--bare"] if bare else []), str(directory))
+
+
+def find_tree(revision: str, cwd: Path | None = None) -> str | None:
+    """Hash of a commit's tree; None when there is no such commit."""
+    try:
+        return git("rev-parse", "--verify", "--quiet", f"{revision}^{{tree}}", cwd=cwd).strip()
+    except GitError:
+        return None
+
+
+def write_work_tree(cwd: Path | None = None) -> str:
+    """Hash of the tree that `git commit --all` would commit; the index stays as it is."""
+    top = git("rev-parse", "--show-toplevel", cwd=cwd).rstrip("\n")
+    with tempfile.TemporaryDirectory(prefix="ah-") as scratch:
+        index = Path(scratch, "index")
+        own = Path(top, git("rev-parse", "--git-path", "index", cwd=Path(top)).rstrip("\n"))
+        if own.exists():
+            shutil.copyfile(own, index)
+        env = {"GIT_INDEX_FILE": str(index)}
+        git("add", "--update", cwd=Path(top), env=env)
+        return git("write-tree", cwd=Path(top), env=env).strip()
+
+
+def read_message(revision: str, cwd: Path | None = None) -> str:
+    return git("log", "--max-count=1", "--format=%B", revision, cwd=cwd)
+
+
+def diff(a: str, b: str, cwd: Path | None = None) -> str:
+    """The changed lines between two commits or trees, without context."""
+    plain = ("--no-color", "--no-ext-diff", "--no-textconv", "--no-renames", "--unified=0")
+    return git("diff", *plain, "--src-prefix=a/", "--dst-prefix=b/", a, b, "--", cwd=cwd)
 
 
 def commit_all(message: str, cwd: Path, author: str) -> str:

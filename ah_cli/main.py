@@ -12,7 +12,7 @@ import typer
 from typer.core import TyperGroup
 
 from ah_cli import failures, output
-from ah_cli.commands import board, git, identity, runs
+from ah_cli.commands import board, git, identity, results, runs, similar
 
 VERBS: dict[str, list[Callable[..., None]]] = {
     "Identity": [identity.join, identity.whoami, identity.init],
@@ -27,7 +27,14 @@ VERBS: dict[str, list[Callable[..., None]]] = {
         git.diff,
     ],
     "Board": [board.channels, board.post, board.read, board.reply],
-    "Runs": [runs.runs, runs.leaderboard],
+    "Research": [
+        results.brief,
+        results.next_,
+        similar.similar,
+        results.leaderboard,
+        results.results,
+        runs.runs,
+    ],
 }
 #: Verbs that end in free text, in which a word may begin with a dash.
 PROSE = (board.post, board.reply)
@@ -40,13 +47,18 @@ SINGLE_DASH = {
 INTERRUPTED = 130
 
 
+def name_of(verb: Callable[..., None]) -> str:
+    """The function's name; one that Python has taken ends in an underscore there."""
+    return verb.__name__.rstrip("_")
+
+
 class _Verbs(TyperGroup):
     """Lists the verbs under headings."""
 
     def format_commands(self, ctx: Any, formatter: Any) -> None:
         width = max(map(len, self.commands))
         for title, verbs in VERBS.items():
-            names = [verb.__name__ for verb in verbs]
+            names = [name_of(verb) for verb in verbs]
             rows = [
                 (name.ljust(width), self.commands[name].get_short_help_str(70)) for name in names
             ]
@@ -70,7 +82,7 @@ def _make_app() -> typer.Typer:
     for verbs in VERBS.values():
         for verb in verbs:
             settings = {"ignore_unknown_options": verb in PROSE}
-            app.command(verb.__name__, context_settings=settings)(verb)
+            app.command(name_of(verb), context_settings=settings)(verb)
     return app
 
 

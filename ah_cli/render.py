@@ -30,10 +30,30 @@ def commits(commits: "list[wire.Commit]") -> list[str]:
     return _columns([short(c.hash), _agent(c.agent_id), _score(c.best), c.message] for c in commits)
 
 
+def similar(found: "list[wire.Similar]") -> list[str]:
+    return _columns(
+        [
+            "same" if one.same_tree else f"{one.similarity:.2f}",
+            short(one.commit.hash),
+            _score(one.best) if one.best else one.outcome or one.state or NONE,
+            _agent(one.commit.agent_id),
+            one.commit.message,
+        ]
+        for one in found
+    )
+
+
 def pushed(answer: "wire.Pushed") -> list[str]:
     new = answer.new_commits
     count = f"{new} new commit{'' if new == 1 else 's'}" if new else "nothing new"
-    return [f"pushed {short(hash)}  {count}" for hash in dict.fromkeys(answer.hashes)]
+    lines = [f"pushed {short(hash)}  {count}" for hash in dict.fromkeys(answer.hashes)]
+    return lines + [_evaluated(one) for one in answer.evaluated]
+
+
+def _evaluated(one: "wire.Evaluated") -> str:
+    if one.score is None:
+        return f"{short(one.hash)} is in training as {short(one.same_as)}: it has the same code"
+    return f"{short(one.hash)} already evaluated as {short(one.same_as)}: {_score(one.score)}"
 
 
 def channels(channels: "list[wire.Channel]") -> list[str]:
@@ -52,9 +72,81 @@ def leaderboards(boards: "list[wire.Leaderboard]") -> Iterator[str]:
     for board in boards:
         yield f"track {board.track.name}"
         yield from _columns(
-            [f"{e.rank:3}", _bpb(e.val_bpb), e.source, short(e.commit), e.agent_id, e.message]
+            [f"{e.rank:3}", _mean(e), e.state, short(e.commit), _agent(e.agent_id), e.message]
             for e in board.entries
         )
+        yield from _columns(
+            [
+                f"{a.rank:3}",
+                _bpb(a.best),
+                _agent(a.agent_id),
+                f"{a.keeps}/{a.experiments}",
+                f"{a.keep_rate:.0%}",
+                f"{a.records} record{'' if a.records == 1 else 's'}",
+                short(a.best_commit) or NONE,
+            ]
+            for a in board.agents
+        )
+
+
+def _mean(entry: "wire.LeaderboardEntry") -> str:
+    """One run as it is; a mean with what it may be off by."""
+    if entry.n == 1 or entry.standard_error is None:
+        return _bpb(entry.val_bpb)
+    return f"{_bpb(entry.val_bpb)} ±{entry.standard_error:.4f} n={entry.n}"
+
+
+def results(results: "list[wire.Result]") -> list[str]:
+    return _columns(
+        [
+            str(one.id),
+            short(one.commit) + ("" if one.is_linked else "?"),
+            one.status if one.outcome == "ok" else one.outcome,
+            _bpb(one.val_bpb),
+            one.source,
+            _verdict(one),
+            _agent(one.agent_id),
+            one.track,
+            f"[quarantined: {one.quarantine}] {one.description}"
+            if one.quarantine
+            else one.description,
+        ]
+        for one in results
+    )
+
+
+def _verdict(result: "wire.Result") -> str:
+    if result.against_record is None or result.verdict is None:
+        return result.verdict or NONE
+    return f"{result.verdict} {result.against_record.z:+.1f}"
+
+
+def imported(done: "wire.ResultsImported") -> Iterator[str]:
+    yield (
+        f"imported {done.added} into {done.track}: {done.keep} keep, {done.discard} discard, "
+        f"{done.crash} crash; best {_bpb(done.best)}"
+    )
+    notes = {
+        "already here": done.known,
+        "of commits that are not here, kept under the hash they name": done.unlinked,
+        "in quarantine (ah results --quarantined)": done.quarantined,
+    }
+    yield from (f"{count} {what}" for what, count in notes.items() if count)
+    yield from (f"line {one.line} left out: {one.reason}" for one in done.problems)
+
+
+def frontier(found: "wire.Frontier") -> list[str]:
+    return _columns(
+        [
+            str(e.rank),
+            short(e.commit),
+            _bpb(e.score.val_bpb if e.score else None),
+            e.why,
+            _agent(e.agent_id),
+            e.message,
+        ]
+        for e in found.entries
+    )
 
 
 def runs(runs: "list[wire.Run]") -> list[str]:
@@ -97,6 +189,11 @@ def run(run: "wire.Run") -> list[str]:
 def nothing(_: object) -> list[str]:
     """For what is printed as JSON only."""
     return []
+
+
+def table(words: str) -> list[str]:
+    """A file of lines, as it is."""
+    return words.split("\n")[:-1]
 
 
 def text(words: str) -> list[str]:

@@ -13,6 +13,9 @@ if TYPE_CHECKING:
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 Limit = Annotated[int, typer.Option("--limit", min=1, help="At most so many.")]
+Track = Annotated[
+    str | None, typer.Option("--track", help="Only this one; the start of its name will do.")
+]
 Hash = Annotated[str, typer.Argument(metavar="HASH", help="4 digits or more.", show_default=False)]
 Message = Annotated[
     list[str], typer.Argument(metavar="MESSAGE", help="Words, or - for stdin.", show_default=False)

@@ -22,9 +22,8 @@ from statistics import median, quantiles
 
 from ah_cli.client import HubClient
 from bench.history import make_history, write_bundle
+from bench.serve import serve_hub
 
-_ADMIN_KEY = "the-admin-key-of-the-bench"
-_QUOTAS = ("pushes", "posts", "diffs", "registrations")
 _SAMPLES = 500
 # Before the first sample. What is fetched again at the end is early, so that only the hub grows.
 _FIXED = 30
@@ -144,25 +143,10 @@ def _make_bundles(folder: Path, commits: list[tuple[str, str]]) -> dict[str, Pat
 @contextmanager
 def _hub(data: Path, pack_after: int) -> Iterator[HubClient]:
     """A hub process, and an agent's client of it."""
-    flags = [flag for kind in _QUOTAS for flag in (f"--max-{kind}-per-hour", "0")]
-    flags += ["--listen", "127.0.0.1:0", "--data", str(data), "--pack-after", str(pack_after)]
-    process = subprocess.Popen(
-        [sys.executable, "-m", "server", "serve", *flags],
-        env={**os.environ, "AGENTHUB_ADMIN_KEY": _ADMIN_KEY, "PYTHONUNBUFFERED": "1"},
-        stdout=subprocess.PIPE,
-        text=True,
-    )
-    assert process.stdout is not None
-    try:
-        greeting = next(line for line in process.stdout if "listens on" in line)
-        url = greeting.split("listens on ")[1].split()[0]
-        with HubClient(url, _ADMIN_KEY) as admin:
-            key = admin.create_agent("bench").api_key
-        with HubClient(url, key) as client:
+    with serve_hub(data, "--pack-after", str(pack_after)) as admin:
+        key = admin.create_agent("bench").api_key
+        with HubClient(admin.url, key) as client:
             yield client
-    finally:
-        process.terminate()
-        process.wait()
 
 
 def _agenthub(*args: str) -> None:

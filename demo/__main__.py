@@ -156,7 +156,8 @@ class Demo:
 
     def start(self, name: str, command: str, *args: str, env: dict[str, str] | None = None) -> None:
         """Start a long-lived process; its output goes to `<name>.log`."""
-        with (self.home / f"{name}.log").open("wb") as log:
+        # A process that Ctrl-C kept us from noting down would outlive us.
+        with (self.home / f"{name}.log").open("wb") as log, uninterrupted():
             self.processes[name] = subprocess.Popen(
                 [_bin(command), *args],
                 env=_environment(env),
@@ -179,6 +180,19 @@ class Demo:
             except subprocess.TimeoutExpired:
                 os.killpg(process.pid, signal.SIGKILL)
                 process.wait()
+
+
+@contextmanager
+def uninterrupted() -> Iterator[None]:
+    """Put Ctrl-C off until the block has ended."""
+    asked: list[int] = []
+    before = signal.signal(signal.SIGINT, lambda number, _: asked.append(number))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+    if asked:
+        raise KeyboardInterrupt
 
 
 def _bin(command: str) -> str:
@@ -242,7 +256,7 @@ def main() -> None:
     demo = Demo(args.home.resolve(), args.budget, args.rounds, args.port)
     # `kill` and a closed terminal end the demo as Ctrl-C does.
     for number in (signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, signal.default_int_handler)
+        signal.signal(number, lambda *_: signal.raise_signal(signal.SIGINT))
     code = 130
     try:
         code = run(demo)

@@ -100,7 +100,7 @@ class Plain:
                 self._tell(f"run {run.id}.{run.attempt}", f"training {run.commit[:12]}")
         for result in reversed(now.results):
             score = f"val_bpb {result.val_bpb:.6f}" if result.val_bpb is not None else ""
-            what = f"{result.commit[:12]} {result.outcome} {score} {result.verdict}"
+            what = f"{result.commit[:12]} {result.outcome} {score} {result.status}"
             self._tell(f"result {result.id}", f"{what}  by {result.agent_id}")
         for post in reversed(now.posts):
             self._tell(f"post {post.id}", f"{post.agent_id}: {post.content}")

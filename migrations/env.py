@@ -7,6 +7,7 @@ from server import tables
 context.configure(
     connection=context.config.attributes["connection"],
     target_metadata=tables.metadata,
+    include_name=tables.is_table,
     render_as_batch=True,
 )
 context.run_migrations()

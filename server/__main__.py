@@ -11,7 +11,8 @@ import typer
 from server import wire
 from server.operator import commands
 from server.operator.target import refuse_unfinished
-from server.settings import Registration, Settings, load_admin_key, open_data
+from server.policy import Policy
+from server.settings import Pages, Registration, Settings, load_admin_key, open_data
 
 cli = typer.Typer(
     help="Run and look after an AgentHub.\n\nExample: agenthub serve --data ./data",
@@ -46,6 +47,13 @@ def serve(
             help="Who may register: anyone, holders of an invite, or only the admin key.",
         ),
     ] = Registration.INVITE,
+    pages: Annotated[
+        Pages,
+        typer.Option(
+            envvar="AGENTHUB_PAGES",
+            help="Who may look at the pages: everyone, or who logs in with an API key.",
+        ),
+    ] = Pages.PUBLIC,
     max_bundle_mb: Annotated[
         int, typer.Option(envvar="AGENTHUB_MAX_BUNDLE_MB", min=1, help="Largest push, MiB.")
     ] = 50,
@@ -74,6 +82,13 @@ def serve(
             help="A run goes to another worker when its own was silent this long.",
         ),
     ] = 60.0,
+    policy: Annotated[
+        Policy,
+        typer.Option(
+            envvar="AGENTHUB_POLICY",
+            help="Which of an agent's waiting commits is trained next.",
+        ),
+    ] = Policy.FIFO,
     pack_after: Annotated[
         int,
         typer.Option(
@@ -82,6 +97,14 @@ def serve(
             help="Loose git objects that start a background repack; 0: never.",
         ),
     ] = 200,
+    workers: Annotated[
+        int,
+        typer.Option(
+            envvar="AGENTHUB_WORKERS",
+            min=1,
+            help="Processes that answer; more than one uses more cores.",
+        ),
+    ] = 1,
     trusted_proxies: Annotated[
         str,
         typer.Option(
@@ -100,17 +123,19 @@ def serve(
         data=data,
         admin_key=key,
         registration=registration,
+        pages=pages,
         max_bundle_mb=max_bundle_mb,
         max_pushes_per_hour=max_pushes_per_hour,
         max_posts_per_hour=max_posts_per_hour,
         max_diffs_per_hour=max_diffs_per_hour,
         max_registrations_per_hour=max_registrations_per_hour,
         lease_seconds=lease_seconds,
+        policy=policy,
         pack_after=pack_after,
     )
     if is_new:
         typer.echo(f"admin key (shown once, kept in {data / 'admin.key'}): {key}")
-    _run(settings, listen, trusted_proxies)
+    _run(settings, listen, workers, trusted_proxies)
 
 
 @cli.command()
@@ -181,30 +206,21 @@ def _open_data(data: Path) -> Path:
     return open_data(data)
 
 
-def _run(settings: Settings, listen: str, trusted_proxies: str) -> None:
-    # Imported here, so that `agenthub --help` answers at once.
-    import uvicorn
-
-    from server.app import create_app
-
+def _run(settings: Settings, listen: str, workers: int, trusted_proxies: str) -> None:
     logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(levelname)s %(message)s")
-    config = uvicorn.Config(
-        create_app(settings),
-        log_config=None,
-        access_log=False,
-        proxy_headers=bool(trusted_proxies),
-        forwarded_allow_ips=trusted_proxies or None,
-        # Long polls would otherwise hold a stopping hub open.
-        timeout_graceful_shutdown=3,
-    )
     with _listen(listen) as sock:
+        # Imported here, so that `agenthub --help` answers at once.
+        from server import serving
+        from server.app import prepare
+
+        prepare(settings)
         host, port = sock.getsockname()[:2]
         shown = "127.0.0.1" if host in ("0.0.0.0", "::") else host  # noqa: S104
         typer.echo(
             f"AgentHub listens on http://{shown}:{port} "
-            f"(data {settings.data}, registration {settings.registration})"
+            f"(data {settings.data}, registration {settings.registration}, pages {settings.pages})"
         )
-        uvicorn.Server(config).run(sockets=[sock])
+        serving.serve(settings, sock, workers, trusted_proxies)
 
 
 def _listen(address: str) -> socket.socket:
@@ -215,10 +231,10 @@ def _listen(address: str) -> socket.socket:
     try:
         if not host and socket.has_dualstack_ipv6():
             return socket.create_server(
-                ("::", int(port)), family=socket.AF_INET6, dualstack_ipv6=True, backlog=2048
+                ("::", int(port)), family=socket.AF_INET6, dualstack_ipv6=True
             )
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
-        return socket.create_server((host, int(port)), family=family, backlog=2048)
+        return socket.create_server((host, int(port)), family=family)
     except OSError as error:
         raise typer.BadParameter(f"cannot listen on {address}: {error.strerror}") from error
 

@@ -10,14 +10,37 @@ import secrets
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from sqlalchemy import delete, func, insert, select, update
-from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy import bindparam, delete, func, insert, or_, select, update
 
 from server import errors, events, tables, wire
 from server.db import Connection, IntegrityError
+from server.prepared import Prepared
 
 #: How stale `last_seen_at` may be; spares a write on every call.
 SEEN_EVERY = timedelta(minutes=1)
+
+_A, _Q = tables.agents.c, tables.quotas.c
+_AGENT = select(_A.id, _A.role, _A.created_at, _A.last_seen_at)
+_BY_ID = Prepared(_AGENT.where(_A.id == bindparam("id")))
+_BY_KEY = Prepared(
+    select(_A.disabled_at, *_AGENT.selected_columns).where(_A.key_hash == bindparam("digest"))
+)
+_TOUCH = Prepared(
+    update(tables.agents)
+    # What is known of the agent may be old.
+    .where(_A.id == bindparam("id"))
+    .where(or_(_A.last_seen_at.is_(None), _A.last_seen_at < bindparam("stale")))
+    .values(last_seen_at=bindparam("now"))
+)
+_MINE = (_Q.subject == bindparam("subject"), _Q.action == bindparam("action"))
+_USED = Prepared(
+    select(func.sum(_Q.used), func.min(_Q.minute)).where(*_MINE, _Q.minute > bindparam("after"))
+)
+_SPEND = Prepared(
+    update(tables.quotas).where(*_MINE, _Q.minute == bindparam("minute")).values(used=_Q.used + 1)
+)
+_SPEND_FIRST = Prepared(insert(tables.quotas), "subject", "action", "minute", "used")
+_FORGET = Prepared(delete(tables.quotas).where(_Q.minute < bindparam("before")))
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,20 +94,32 @@ def register(conn: Connection, id: str, role: wire.Role, now: datetime) -> wire.
 
 def authenticate(conn: Connection, key: str) -> Agent:
     """The agent that holds this key; raise Unauthorized for unknown and Forbidden for disabled."""
-    t = tables.agents
-    row = conn.execute(select(t).where(t.c.key_hash == digest(key))).one_or_none()
+    row = _BY_KEY.first(conn, digest=digest(key))
     if row is None:
         raise errors.Unauthorized("invalid api key")
-    if row.disabled_at is not None:
-        raise errors.Forbidden(f"agent {row.id} is disabled", "ask the operator")
-    return Agent(row.id, wire.Role(row.role), row.created_at, row.last_seen_at)
+    disabled_at, *rest = row
+    agent = _to_agent(*rest)
+    if disabled_at is not None:
+        raise errors.Forbidden(f"agent {agent.id} is disabled", "ask the operator")
+    return agent
+
+
+def get_agent(conn: Connection, id: str) -> Agent:
+    """As it stands; raise Unauthorized if it is gone."""
+    row = _BY_ID.first(conn, id=id)
+    if row is None:
+        raise errors.Unauthorized(f"no agent is called {id}")
+    return _to_agent(*row)
+
+
+def _to_agent(id: str, role: str, created_at: datetime, last_seen_at: datetime | None) -> Agent:
+    return Agent(id, wire.Role(role), created_at, last_seen_at)
 
 
 def touch(conn: Connection, agent: Agent, now: datetime) -> None:
     """Note that the agent was here."""
     if agent.last_seen_at is None or now - agent.last_seen_at > SEEN_EVERY:
-        t = tables.agents
-        conn.execute(update(t).where(t.c.id == agent.id).values(last_seen_at=now))
+        _TOUCH.run(conn, id=agent.id, stale=now - SEEN_EVERY, now=now)
 
 
 def create_invite(
@@ -127,11 +162,11 @@ def check_quota(conn: Connection, subject: str, action: str, per_hour: int, now:
 
     0 means no limit. Counted by the minute, so an action weighs on its quota for 60 minutes.
     """
-    t = tables.quotas
-    minute = _minute(now)
-    mine = [t.c.subject == subject, t.c.action == action, t.c.minute > minute - 60]
-    used, first = conn.execute(select(func.sum(t.c.used), func.min(t.c.minute)).where(*mine)).one()
-    if per_hour and (used or 0) >= per_hour:
+    if not per_hour:
+        return
+    after = _minute(now) - 60
+    used, first = _USED.all(conn, subject=subject, action=action, after=after)[0]
+    if (used or 0) >= per_hour:
         wait = (first + 60) * 60 - int(now.timestamp())
         raise errors.QuotaExceeded(
             f"{action} quota of {per_hour} per hour exceeded",
@@ -142,18 +177,13 @@ def check_quota(conn: Connection, subject: str, action: str, per_hour: int, now:
 
 def spend_quota(conn: Connection, subject: str, action: str, per_hour: int, now: datetime) -> None:
     """Check the quota and count one use, in the caller's transaction."""
+    if not per_hour:
+        return
     check_quota(conn, subject, action, per_hour, now)
-    dialect = postgresql if conn.dialect.name == "postgresql" else sqlite
-    row = {"subject": subject, "action": action, "minute": _minute(now), "used": 1}
-    used = tables.quotas.c.used
-    conn.execute(
-        dialect.insert(tables.quotas)
-        .values(row)
-        .on_conflict_do_update(
-            index_elements=["subject", "action", "minute"], set_={"used": used + 1}
-        )
-    )
-    conn.execute(delete(tables.quotas).where(tables.quotas.c.minute < _minute(now) - 60))
+    mine = {"subject": subject, "action": action, "minute": _minute(now)}
+    if not _SPEND.run(conn, **mine):
+        _SPEND_FIRST.run(conn, **mine, used=1)
+        _FORGET.run(conn, before=_minute(now) - 60)
 
 
 def _minute(now: datetime) -> int:

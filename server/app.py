@@ -1,7 +1,6 @@
 """create_app: a hub as an ASGI application, and the one place where errors become answers."""
 
 import logging
-import shutil
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
@@ -13,18 +12,29 @@ from starlette.exceptions import HTTPException
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from server import clone, errors, wire
+from server import clone, errors, runs, similar, wire
 from server.bundles import Bundles
 from server.db import Database
 from server.deps import Hub
 from server.events import Bell
+from server.feed import Feed
+from server.group_commit import GroupCommit
+from server.hot import HotRoom, WholeAnswers
+from server.keys import Keys
+from server.leader import Leader
 from server.maintenance import Maintenance
 from server.pages.render import show_refusal
 from server.pages.routes import router as pages
 from server.repo import BareRepo, Caps
-from server.routes import agents, board, files, git, results, runs
+from server.routes import agents, board, files, frontier, git, halts, queue, search
 from server.routes import clone as clones
-from server.settings import Settings
+from server.routes import results as result_routes
+from server.routes import runs as run_routes
+from server.routes import similar as similar_routes
+from server.scratch import Scratch
+from server.sessions import Sessions
+from server.settings import Settings, load_session_secret
+from server.topics import Topics
 
 log = logging.getLogger("agenthub")
 
@@ -38,29 +48,74 @@ def create_app(settings: Settings, now: Callable[[], datetime] = utc_now) -> Fas
 
     Time comes from `now`, so that tests can move it.
     """
+    prepare(settings, now)
+    return open_app(settings, now)
+
+
+def prepare(settings: Settings, now: Callable[[], datetime] = utc_now) -> None:
+    """Make the data directory a hub's of this version: once for all processes that serve it."""
     db = Database(settings.database_url)
     db.migrate()
-    # What a crash left half received was never acknowledged.
-    shutil.rmtree(settings.incoming_path, ignore_errors=True)
-    settings.incoming_path.mkdir()
+    with db.write() as conn:
+        runs.adopt(conn, now())
+    db.close()
+
+
+def open_app(settings: Settings, now: Callable[[], datetime] = utc_now) -> FastAPI:
+    """Serve a data directory that is prepared; several processes may."""
+    db = Database(settings.database_url)
+    leader = Leader(settings.leader_path)
     caps = Caps(bundle_bytes=settings.max_bundle_mb * 2**20)
     repo = BareRepo(settings.repo_path, caps)
     bundles = Bundles(repo, settings.bundles_path)
+    # What a crash leaves half received was never acknowledged.
+    incoming = Scratch(settings.incoming_path)
     upload_pack = clone.open_upload_pack(settings.repo_path)
-    hub = Hub(settings, db, repo, bundles, now, Bell(), upload_pack)
-    maintenance = Maintenance(repo, settings.pack_after)
+    bell, sessions = Bell(db), Sessions(load_session_secret(settings.data))
+    feed = Feed(db, bell)
+    index = similar.Index(db, repo, leader)
+    topics = Topics(db)
+    group = GroupCommit(db)
+    keys = Keys(db, topics, settings.admin_key)
+    hub = Hub(
+        settings,
+        db,
+        repo,
+        bundles,
+        incoming,
+        now,
+        bell,
+        feed,
+        upload_pack,
+        sessions,
+        index,
+        topics,
+        keys,
+        group,
+    )
+    maintenance = Maintenance(repo, settings.pack_after, leader)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         maintenance.start()
+        index.start()
         yield
+        await run_in_threadpool(index.stop)
         await run_in_threadpool(maintenance.stop)
-        hub.bundles.close()
+        await run_in_threadpool(group.close)
+        await run_in_threadpool(repo.close)
+        leader.resign()
+        bundles.close()
+        incoming.close()
+        topics.close()
         db.close()
 
     app = FastAPI(title="AgentHub", lifespan=lifespan, redirect_slashes=False)
     app.state.hub = hub
-    rooms = (agents, git, files, clones, board, runs, results)
+    rooms = (
+        agents, git, files, clones, board, run_routes, queue, halts, result_routes, frontier,
+        similar_routes, search,
+    )  # fmt: skip
     for router in (*(room.router for room in rooms), pages):
         app.include_router(router)
     app.add_exception_handler(errors.HubError, _on_hub_error)
@@ -68,17 +123,15 @@ def create_app(settings: Settings, now: Callable[[], datetime] = utc_now) -> Fas
     app.add_exception_handler(HTTPException, _on_http_error)
     app.add_exception_handler(Exception, _on_bug)
     app.add_middleware(HeadAsGet)
+    app.add_middleware(WholeAnswers, hub=hub)
+    app.add_middleware(HotRoom, hub=hub)
     return app
 
 
 def _render(request: Request, error: errors.HubError) -> Response:
     if request.url.path.startswith(clones.PATH):
         return clones.show_refusal(error)
-    headers = {"Retry-After": str(error.retry_after)} if error.retry_after else {}
-    if error.status == 401:
-        headers["WWW-Authenticate"] = "Bearer"
-    body = error.body().model_dump_json(exclude_none=True)
-    return Response(body, error.status, headers, media_type="application/json")
+    return Response(error.to_json(), error.status, error.headers(), media_type="application/json")
 
 
 async def _on_hub_error(request: Request, error: Exception) -> Response:
@@ -131,4 +184,5 @@ class HeadAsGet:
                 message = {**message, "body": b""}
             await send(message)
 
-        await self.app({**scope, "method": "GET"}, receive, send_head)
+        # `is_head`: what would go on for ever may end at once.
+        await self.app({**scope, "method": "GET", "is_head": True}, receive, send_head)

@@ -10,10 +10,8 @@ import hashlib
 import itertools
 import threading
 from collections import OrderedDict
-from collections.abc import Iterable
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
-from functools import lru_cache
 from os import SEEK_END
 from pathlib import Path
 from weakref import WeakValueDictionary
@@ -31,6 +29,9 @@ _LARGE_COMMITS = 200
 _LARGE_AT_ONCE = 2
 _CHECKSUM_BYTES = 20
 _PLANS_MAX = 1000
+#: Sent from memory up to this size, of which so much is kept.
+_BODY_BYTES = 2**20
+_BODIES_BYTES = 16 * 2**20
 
 
 @dataclass(slots=True, eq=False)
@@ -55,7 +56,9 @@ class Bundles:
     ) -> None:
         self._repo = repo
         # A long increment takes longer to walk than to send.
-        self._plan = lru_cache(_PLANS_MAX)(repo.plan_bundle)
+        self._plans: OrderedDict[tuple[str, frozenset[str]], Plan] = OrderedDict()
+        self._bodies: OrderedDict[str, bytes] = OrderedDict()
+        self._body_bytes = 0
         self._scratch = Scratch(folder)
         self._numbers = itertools.count()
         self._limits = limit_bytes, limit_files
@@ -69,9 +72,22 @@ class Bundles:
     def close(self) -> None:
         self._scratch.close()
 
-    def plan(self, tip: str, have: Iterable[str]) -> Plan:
+    def plan(self, tip: str, have: frozenset[str]) -> Plan:
         """What to send to somebody who has these commits, all of them stored here."""
-        return self._plan(tip, frozenset(have))
+        plan = self._repo.plan_bundle(tip, have)
+        with self._lock:
+            self._plans[tip, have] = plan
+            if len(self._plans) > _PLANS_MAX:
+                self._plans.popitem(last=False)
+        return plan
+
+    def find_plan(self, tip: str, have: frozenset[str]) -> Plan | None:
+        """The same, if it is at hand."""
+        with self._lock:
+            found = self._plans.get((tip, have))
+            if found:
+                self._plans.move_to_end((tip, have))
+        return found
 
     async def open(self, plan: Plan) -> Bundle:
         """The bundle, to be given back by `release`; its file stays until then.
@@ -88,6 +104,20 @@ class Bundles:
                 if plan.commits is None or plan.commits > _LARGE_COMMITS:
                     await stack.enter_async_context(self._large)
                 return await run_in_threadpool(self._write, key, plan)
+
+    def read(self, bundle: Bundle) -> bytes | None:
+        """The bytes of an open bundle, from memory if they are there; None of a large one."""
+        if bundle.size > _BODY_BYTES:
+            return None
+        with self._lock:
+            body = self._bodies.pop(bundle.etag, None)
+            if body is None:
+                body = bundle.path.read_bytes()
+                self._body_bytes += len(body)
+            self._bodies[bundle.etag] = body
+            while self._body_bytes > _BODIES_BYTES:
+                self._body_bytes -= len(self._bodies.popitem(last=False)[1])
+        return body
 
     def release(self, bundle: Bundle) -> None:
         with self._lock:

@@ -10,13 +10,47 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, TypeVar
 
-from sqlalchemy import Row, Select, bindparam, insert, literal, select, update
+from sqlalchemy import Integer, Row, Select, bindparam, insert, literal, select, update
 
 from server import agents, errors, events, results, tables, wire
 from server.db import Connection, Database
+from server.prepared import Prepared
 from server.repo import BareRepo, StagedCommit
+from server.shown import END, CommitRow, Fields, Shown, upto
 
 T = TypeVar("T")
+
+_C, _P = tables.commits.c, tables.commit_parents.c
+_RESOLVE = Prepared(
+    select(tables.commits)
+    .where(_C.hash >= bindparam("start"), _C.hash < bindparam("end"))
+    .order_by(_C.hash)
+    .limit(2)
+)
+
+
+def _first_parents() -> Select[Any]:
+    chain = select(bindparam("start", type_=Integer).label("seq"), literal(1).label("number")).cte(
+        "chain", recursive=True
+    )
+    below = select(_P.parent, chain.c.number + 1).join(chain, _P.child == chain.c.seq)
+    page = bindparam("page", type_=Integer)
+    chain = chain.union_all(below.where(_P.position == 0, chain.c.number < page))
+    return select(chain.c.seq)
+
+
+_NUMBERS = select(_C.seq)
+_OFFSET = bindparam("offset", type_=Integer)
+_ONE = Shown(_NUMBERS.where(_C.seq == bindparam("seq")))
+_LOG = Shown(upto(_C.seq, _NUMBERS).offset(_OFFSET))
+_BY_AGENT = Shown(upto(_C.seq, _NUMBERS.where(_C.agent_id == bindparam("agent"))).offset(_OFFSET))
+#: The children of `parent`.
+CHILDREN = Shown(
+    upto(_P.child, select(_P.child).where(_P.parent == bindparam("parent")).distinct())
+)
+#: `start` and its first parents.
+LINEAGE = Shown(_first_parents())
+LEAVES = Shown(upto(_C.seq, _NUMBERS.where(_C.child_count == 0)))
 
 #: How many values one IN (…) may hold; SQLite allows 32,766 variables in a statement.
 IN_MAX = 10_000
@@ -26,7 +60,7 @@ def push(
     db: Database,
     repo: BareRepo,
     agent: agents.Agent,
-    bundle: Path,
+    bundle: Path | bytes,
     per_hour: int,
     now: Callable[[], datetime],
 ) -> wire.Pushed:
@@ -38,7 +72,7 @@ def push(
 
     def is_known(hashes: Collection[str]) -> set[str]:
         with db.read() as conn:
-            return set(_find_seqs(conn, hashes))
+            return set(_find_rows(conn, hashes))
 
     with repo.stage(bundle, is_known) as staged:
         repo.promote(staged)
@@ -50,27 +84,43 @@ def push(
             if added:
                 payload = {"heads": list(dict.fromkeys(staged.heads)), "new": added}
                 events.append(conn, "commit", agent.id, staged.heads[0], payload, moment)
-        return wire.Pushed(hashes=staged.heads, new_commits=added)
+            evaluated = find_evaluated(conn, staged.heads)
+        return wire.Pushed(hashes=staged.heads, new_commits=added, evaluated=evaluated)
+
+
+def find_evaluated(conn: Connection, hashes: Sequence[str]) -> list[wire.Evaluated]:
+    """Those commits that train like an earlier one which was trained, or is about to be."""
+    t = tables.commits
+    twin = results.twin_of(t.c.code).label("twin")
+    rows = conn.execute(
+        select(t.c.seq, t.c.hash, twin).where(t.c.hash.in_(hashes)).order_by(t.c.seq)
+    ).all()
+    return [
+        wire.Evaluated(
+            hash=row.hash,
+            same_as=row.twin,
+            score=results.best_scores(conn, [row.seq]).get(row.seq),
+        )
+        for row in rows
+        if row.twin is not None and row.twin != row.hash
+    ]
 
 
 def find_known(conn: Connection, hashes: Sequence[str]) -> list[str]:
     """Those of the hashes that are commits here, in their order."""
-    known = _find_seqs(conn, hashes)
+    known = _find_rows(conn, hashes)
     return [hash for hash in hashes if hash in known]
 
 
-def resolve(conn: Connection, prefix: str) -> Row[Any]:
-    """The row of the one commit whose hash starts with `prefix`.
+def resolve(conn: Connection, prefix: str) -> CommitRow:
+    """The one commit whose hash starts with `prefix`.
 
     Raises InvalidHash, NotFound, or AmbiguousHash when several do.
     """
     if not wire.HASH_PREFIX.fullmatch(prefix):
         raise errors.InvalidHash("invalid hash")
-    t = tables.commits
     # "g" sorts behind every hexadecimal digit, so this range is the prefix's, by the index.
-    found = conn.execute(
-        select(t).where(t.c.hash >= prefix, t.c.hash < prefix + "g").order_by(t.c.hash).limit(2)
-    ).all()
+    found = [CommitRow(*row) for row in _RESOLVE.all(conn, start=prefix, end=prefix + "g")]
     if not found:
         raise errors.NotFound("commit not found", "`ah log` lists commits; was it pushed?")
     if len(found) > 1:
@@ -80,8 +130,9 @@ def resolve(conn: Connection, prefix: str) -> Row[Any]:
     return found[0]
 
 
-def get_commit(conn: Connection, prefix: str) -> wire.Commit:
-    return _to_wire(conn, [resolve(conn, prefix)])[0]
+def get_commit(conn: Connection, prefix: str) -> Fields:
+    seq = resolve(conn, prefix).seq
+    return _ONE.read(conn, seq=seq)[0]
 
 
 def list_commits(
@@ -90,39 +141,31 @@ def list_commits(
     limit: int,
     offset: int = 0,
     before: str | None = None,
-) -> list[wire.Commit]:
+) -> list[Fields]:
     """Newest first, ties in the order of indexing; `before` is the last hash of the page seen."""
-    t = tables.commits
-    query = select(t)
-    if agent:
-        query = query.where(t.c.agent_id == agent)
-    if before:
-        query = query.where(t.c.seq < resolve(conn, before).seq)
-    return _fetch(conn, query.order_by(t.c.seq.desc()).limit(limit).offset(offset))
+    end = resolve(conn, before).seq if before else END
+    page = {"before": end, "page": limit, "offset": offset}
+    return _BY_AGENT.read(conn, agent=agent, **page) if agent else _LOG.read(conn, **page)
 
 
-def list_children(conn: Connection, prefix: str) -> list[wire.Commit]:
+def list_numbered(conn: Connection, seqs: Sequence[int]) -> list[wire.Commit]:
+    """The commits with these numbers, in their order."""
+    return [wire.Commit(**fields) for seq in seqs for fields in _ONE.read(conn, seq=seq)]
+
+
+def list_children(conn: Connection, prefix: str) -> list[Fields]:
     """Newest first."""
-    t, p = tables.commits, tables.commit_parents
-    of_parent = select(p.c.child).where(p.c.parent == resolve(conn, prefix).seq)
-    return _fetch(conn, select(t).where(t.c.seq.in_(of_parent)).order_by(t.c.seq.desc()))
+    return CHILDREN.read_all(conn, parent=resolve(conn, prefix).seq)
 
 
-def list_lineage(conn: Connection, prefix: str) -> list[wire.Commit]:
+def list_lineage(conn: Connection, prefix: str) -> list[Fields]:
     """The commit, then its first parents down to the root."""
-    t, p = tables.commits, tables.commit_parents
-    start = resolve(conn, prefix).seq
-    chain = select(literal(start).label("seq")).cte("chain", recursive=True)
-    chain = chain.union_all(
-        select(p.c.parent).join(chain, p.c.child == chain.c.seq).where(p.c.position == 0)
-    )
-    return _fetch(conn, select(t).join(chain, t.c.seq == chain.c.seq).order_by(t.c.seq.desc()))
+    return LINEAGE.read_all(conn, start=resolve(conn, prefix).seq)
 
 
-def list_leaves(conn: Connection) -> list[wire.Commit]:
+def list_leaves(conn: Connection) -> list[Fields]:
     """All commits without children, newest first."""
-    t = tables.commits
-    return _fetch(conn, select(t).where(t.c.child_count == 0).order_by(t.c.seq.desc()))
+    return LEAVES.read_all(conn)
 
 
 def list_leaf_hashes(conn: Connection, limit: int) -> list[str]:
@@ -139,18 +182,17 @@ def index(
     conn: Connection, staged: Sequence[StagedCommit], agent_id: str | None, now: datetime
 ) -> int:
     """Insert the commits that have no row yet, parents first; return how many."""
-    known = _find_seqs(conn, [commit.hash for commit in staged])
-    fresh = [commit for commit in staged if commit.hash not in known]
-    parents = {parent for commit in fresh for parent in commit.parents}
-    seqs = _find_seqs(conn, parents - {commit.hash for commit in fresh})
-    generations = _find_generations(conn, seqs.values())
-    outside = set(seqs.values())
+    inside = {commit.hash for commit in staged}
+    named = inside.union(*(commit.parents for commit in staged))
+    rows = _find_rows(conn, named)
+    fresh = [commit for commit in staged if commit.hash not in rows]
+    seqs = {hash: row.seq for hash, row in rows.items()}
+    generations = {hash: row.generation for hash, row in rows.items()}
     children = Counter(parent for commit in fresh for parent in dict.fromkeys(commit.parents))
     for commit in fresh:
-        generation = 1 + max((generations[seqs[p]] for p in commit.parents), default=0)
-        seq = _insert(conn, commit, agent_id, now, generation, children[commit.hash])
-        seqs[commit.hash] = seq
-        generations[seq] = generation
+        generation = 1 + max((generations[parent] for parent in commit.parents), default=0)
+        generations[commit.hash] = generation
+        seqs[commit.hash] = _insert(conn, commit, agent_id, now, generation, children[commit.hash])
     links = [
         {"child": seqs[commit.hash], "position": position, "parent": seqs[parent]}
         for commit in fresh
@@ -158,7 +200,7 @@ def index(
     ]
     if links:
         conn.execute(insert(tables.commit_parents), links)
-    _add_children(conn, {seqs[h]: n for h, n in children.items() if seqs[h] in outside})
+    _add_children(conn, {rows[h].seq: n for h, n in children.items() if h in rows})
     return len(fresh)
 
 
@@ -173,6 +215,7 @@ def _insert(
     row = {
         "hash": commit.hash,
         "tree": commit.tree,
+        "code": commit.code,
         "agent_id": agent_id,
         "message": commit.subject,
         "body": commit.body,
@@ -198,68 +241,15 @@ def _add_children(conn: Connection, added: dict[int, int]) -> None:
         )
 
 
-def _find_seqs(conn: Connection, hashes: Iterable[str]) -> dict[str, int]:
+def _find_rows(conn: Connection, hashes: Iterable[str]) -> dict[str, Row[Any]]:
+    """Number and generation of those that have a row."""
     t = tables.commits
-    found: dict[str, int] = {}
+    found: dict[str, Row[Any]] = {}
     for chunk in _chunks(list(hashes)):
-        rows = conn.execute(select(t.c.hash, t.c.seq).where(t.c.hash.in_(chunk)))
-        found.update((row.hash, row.seq) for row in rows)
-    return found
-
-
-def _find_generations(conn: Connection, seqs: Iterable[int]) -> dict[int, int]:
-    t = tables.commits
-    found: dict[int, int] = {}
-    for chunk in _chunks(list(seqs)):
-        rows = conn.execute(select(t.c.seq, t.c.generation).where(t.c.seq.in_(chunk)))
-        found.update((row.seq, row.generation) for row in rows)
+        rows = conn.execute(select(t.c.hash, t.c.seq, t.c.generation).where(t.c.hash.in_(chunk)))
+        found |= {row.hash: row for row in rows}
     return found
 
 
 def _chunks(values: Sequence[T]) -> Iterable[Sequence[T]]:
     return (values[i : i + IN_MAX] for i in range(0, len(values), IN_MAX))
-
-
-# To the wire -----------------------------------------------------------------------------------
-
-
-def _fetch(conn: Connection, query: Select[Any]) -> list[wire.Commit]:
-    return _to_wire(conn, conn.execute(query).all())
-
-
-def _to_wire(conn: Connection, rows: Sequence[Row[Any]]) -> list[wire.Commit]:
-    seqs = [row.seq for row in rows]
-    parents = _parent_hashes(conn, seqs)
-    scores = {}
-    for chunk in _chunks(seqs):
-        scores.update(results.best_scores(conn, chunk))
-    return [
-        wire.Commit(
-            hash=row.hash,
-            parent_hash=next(iter(parents.get(row.seq, [])), ""),
-            agent_id=row.agent_id or "",
-            message=row.message,
-            created_at=row.created_at,
-            parents=parents.get(row.seq, []),
-            generation=row.generation,
-            child_count=row.child_count,
-            tree=row.tree,
-            best=scores.get(row.seq),
-        )
-        for row in rows
-    ]
-
-
-def _parent_hashes(conn: Connection, seqs: Sequence[int]) -> dict[int, list[str]]:
-    t, p = tables.commits, tables.commit_parents
-    found: dict[int, list[str]] = {}
-    for chunk in _chunks(seqs):
-        rows = conn.execute(
-            select(p.c.child, t.c.hash)
-            .join(t, t.c.seq == p.c.parent)
-            .where(p.c.child.in_(chunk))
-            .order_by(p.c.child, p.c.position)
-        )
-        for child, hash in rows:
-            found.setdefault(child, []).append(hash)
-    return found

@@ -5,7 +5,8 @@ before its answer is built. On SQLite every writing transaction starts with BEGI
 plain BEGIN that writes later dies of "database is locked" under concurrency.
 """
 
-import threading
+import logging
+import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.resources import as_file, files
@@ -15,12 +16,24 @@ from typing import Any
 from alembic import command
 from alembic.config import Config
 from sqlalchemy import Connection, create_engine, event
-from sqlalchemy.exc import IntegrityError
+from sqlalchemy.exc import IntegrityError, OperationalError
 
-__all__ = ["Connection", "Database", "IntegrityError", "sqlite_url"]
+from server import errors
+from server.turns import NoTurn, Turns
 
-#: A writer of another process may hold the lock this long before we give up, milliseconds.
-BUSY_TIMEOUT_MS = 30_000
+__all__ = ["Connection", "Database", "IntegrityError", "NoTurn", "Watch", "sqlite_url"]
+
+#: How long a write waits for those of this process that came before it, seconds.
+WAIT_SECONDS = 30.0
+#: Hubs and commands take turns, so whoever else holds the database's own lock is a tool that
+#: looks into it. It may do so this long, milliseconds.
+BUSY_TIMEOUT_MS = 5_000
+#: Pages of the database a reader of its own keeps in memory.
+READER_CACHE_KIB = 16 * 1024
+
+_TELL = "nothing was kept; tell the operator, the disk may be full, and try again later"
+
+log = logging.getLogger("agenthub")
 
 
 class Database:
@@ -29,10 +42,10 @@ class Database:
     def __init__(self, url: str) -> None:
         # The pool is larger than the server's thread pool, so no request waits for a connection.
         self.engine = create_engine(url, pool_size=10, max_overflow=60)
-        # A queue in front of the database's own lock: SQLite makes waiting writers poll, which
-        # starves some of them. It decides nothing; the database still does.
-        self._writers = threading.Lock()
-        if self.engine.dialect.name == "sqlite":
+        is_sqlite = self.engine.dialect.name == "sqlite"
+        file = self.engine.url.database
+        self._turns = Turns(Path(file) if is_sqlite and file else None)
+        if is_sqlite:
             event.listen(self.engine, "connect", _set_pragmas)
             event.listen(self.engine, "begin", _begin)
 
@@ -40,15 +53,39 @@ class Database:
     def read(self) -> Iterator[Connection]:
         """A consistent snapshot; nothing written in it is kept."""
         with self.engine.connect() as conn:
+            # At once: the driver alone would read each statement in a snapshot of its own.
+            conn.begin()
             yield conn
+
+    def open_reader(self) -> Connection:
+        """A connection of the caller's own for many small reads, each in a snapshot of its own
+        unless the caller begins one; pages it read before cost no call of the system."""
+        conn = self.engine.connect()
+        if self.engine.dialect.name == "sqlite":
+            cursor = conn.connection.cursor()
+            cursor.execute(f"PRAGMA cache_size = -{READER_CACHE_KIB}")
+            cursor.close()
+        return conn
 
     @contextmanager
     def write(self) -> Iterator[Connection]:
-        """One transaction, committed when the block ends, rolled back when it raises."""
-        with self._writers, self.engine.connect() as conn:
+        """One transaction, committed when the block ends, rolled back when it raises.
+
+        Raises Unavailable, with nothing written, when the database is locked or its disk is full.
+        """
+        with refusing_failures(), self.turn(WAIT_SECONDS), self.engine.connect() as conn:
             conn = conn.execution_options(writes=True)
             with conn.begin():
                 yield conn
+
+    @contextmanager
+    def turn(self, seconds: float) -> Iterator[None]:
+        """Keep all other writers of all processes out; raise NoTurn when that takes too long.
+
+        Whoever has it may begin a transaction on a connection of its own. With 0 it does not wait.
+        """
+        with self._turns.take(seconds):
+            yield
 
     def migrate(self) -> None:
         """Bring the schema up to date, all or nothing; hubs starting together take turns."""
@@ -60,6 +97,61 @@ class Database:
 
     def close(self) -> None:
         self.engine.dispose()
+        self._turns.close()
+
+
+@contextmanager
+def refusing_failures() -> Iterator[None]:
+    """Tell clients what they can do about a database that cannot be written."""
+    try:
+        yield
+    except OperationalError as error:
+        refusal = _explain(error)
+        if refusal is None:
+            raise
+        log.error("the database cannot be written: %s", error.orig)
+        raise refusal from error
+
+
+def is_locked(error: OperationalError) -> bool:
+    return _code(error) in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
+
+
+def _code(error: OperationalError) -> int:
+    code: int = getattr(error.orig, "sqlite_errorcode", 0)
+    return code & 0xFF
+
+
+def _explain(error: OperationalError) -> errors.Unavailable | None:
+    if is_locked(error):
+        return errors.Unavailable("the database is locked by another program", retry_after=5)
+    if _code(error) in (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_READONLY):
+        return errors.Unavailable("the hub's disk cannot be written", _TELL, retry_after=30)
+    return None
+
+
+class Watch:
+    """Tells cheaply whether anything was committed, by any connection of any process.
+
+    It costs some microseconds, so it may be asked on every request. Of one thread, or of several
+    that take turns. SQLite only: PostgreSQL has LISTEN for it.
+    """
+
+    def __init__(self, db: Database) -> None:
+        self._conn = db.engine.raw_connection()
+        self._seen: object = None
+
+    def moved(self) -> bool:
+        """Whether something was committed since the last call; True the first time."""
+        cursor = self._conn.cursor()
+        # Its own commits do not count, so this connection never writes.
+        (version,) = cursor.execute("PRAGMA data_version").fetchone()
+        cursor.close()
+        before, self._seen = self._seen, version
+        return bool(version != before)
+
+    def close(self) -> None:
+        self._conn.close()
 
 
 def _set_pragmas(dbapi_connection: Any, _: Any) -> None:

@@ -1,10 +1,12 @@
 """What a route may ask for: the hub, who is calling, a JSON body, a spooled bundle."""
 
+import asyncio
 import base64
+import gzip
 import ipaddress
 import os
 import tempfile
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import datetime
@@ -12,20 +14,32 @@ from pathlib import Path
 from typing import Annotated, Any, TypeVar
 from urllib.parse import unquote_to_bytes
 
-from fastapi import Depends, Request
-from pydantic import ValidationError
+from fastapi import Depends, Request, Response
+from fastapi.concurrency import run_in_threadpool
+from pydantic import TypeAdapter, ValidationError
 from starlette.convertors import PathConvertor, register_url_convertor
+from starlette.types import Receive
 
 from server import agents, errors, wire
 from server.bundles import Bundles
 from server.clone import UploadPack
 from server.db import Database
 from server.events import Bell
+from server.feed import Feed
+from server.group_commit import GroupCommit
+from server.keys import Keys
 from server.repo import BareRepo
 from server.runs import LeaseTerms
+from server.scratch import Scratch
+from server.sessions import Sessions
 from server.settings import Settings
+from server.similar import Index
+from server.topics import Topics
 
 Body = TypeVar("Body", bound=wire.Wire)
+
+# A pushed bundle up to this size never becomes a file.
+_SMALL_BYTES = 256 * 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,13 +50,21 @@ class Hub:
     db: Database
     repo: BareRepo
     bundles: Bundles
+    #: Where bodies of pushes wait.
+    incoming: Scratch
     now: Callable[[], datetime]
     bell: Bell
+    feed: Feed
     upload_pack: UploadPack
+    sessions: Sessions
+    similar: Index
+    topics: Topics
+    keys: Keys
+    group: GroupCommit
 
     @property
     def terms(self) -> LeaseTerms:
-        return LeaseTerms(self.settings.lease_seconds)
+        return LeaseTerms(self.settings.lease_seconds, self.settings.policy)
 
 
 async def get_hub(request: Request) -> Hub:
@@ -68,17 +90,9 @@ async def get_key(request: Request) -> str:
     return key
 
 
-def get_caller(hub: TheHub, key: Annotated[str, Depends(get_key)]) -> agents.Agent:
-    return identify(hub, key)
-
-
-def identify(hub: Hub, key: str) -> agents.Agent:
-    if agents.is_same_key(key, hub.settings.admin_key):
-        raise errors.Unauthorized(
-            "this is the admin key, not an agent's", "register an agent with it: `ah join`"
-        )
-    with hub.db.read() as conn:
-        return agents.authenticate(conn, key)
+async def get_caller(hub: TheHub, key: Annotated[str, Depends(get_key)]) -> agents.Agent:
+    known = hub.keys.find(key, hub.topics.read())
+    return await run_in_threadpool(hub.keys.identify, key) if known is None else known
 
 
 async def get_git_key(request: Request) -> str:
@@ -93,8 +107,8 @@ async def get_git_key(request: Request) -> str:
     return key
 
 
-def get_git_caller(hub: TheHub, key: Annotated[str, Depends(get_git_key)]) -> agents.Agent:
-    return identify(hub, key)
+async def get_git_caller(hub: TheHub, key: Annotated[str, Depends(get_git_key)]) -> agents.Agent:
+    return await get_caller(hub, key)
 
 
 Caller = Annotated[agents.Agent, Depends(get_caller)]
@@ -148,12 +162,38 @@ def json_body(model: type[Body]) -> Any:
         try:
             return model.model_validate_json(bytes(raw))
         except ValidationError as error:
-            raise errors.InvalidRequest(_first_problem(error)) from error
+            raise errors.InvalidRequest(first_problem(error)) from error
 
     return Depends(read)
 
 
-def _first_problem(error: ValidationError) -> str:
+def text_body(max_bytes: int) -> Any:
+    """A dependency that reads a body of UTF-8 text."""
+
+    async def read(request: Request) -> str:
+        raw = bytearray()
+        async for chunk in request.stream():
+            raw += chunk
+            if len(raw) > max_bytes:
+                raise errors.TooLarge(f"the body may have at most {max_bytes} bytes")
+        try:
+            return wire.printable(raw.decode())
+        except ValueError as error:
+            raise errors.InvalidRequest("the body is not UTF-8 text without NUL") from error
+
+    return Depends(read)
+
+
+def check_word(name: str, text: str) -> str:
+    """The text if it can name a part of a track; raise InvalidRequest."""
+    try:
+        return TypeAdapter(wire.Word).validate_python(text)
+    except ValidationError as error:
+        raise errors.InvalidRequest(f"{name}: {error.errors()[0]['msg']}") from error
+
+
+def first_problem(error: ValidationError) -> str:
+    """What a refusal says of a body that is not as it should be."""
     problem = error.errors(include_url=False, include_input=False)[0]
     if problem["type"] == "json_invalid":
         return f"invalid json: {problem['ctx']['error']}"
@@ -162,20 +202,32 @@ def _first_problem(error: ValidationError) -> str:
 
 
 @asynccontextmanager
-async def spooled(request: Request, directory: Path, max_bytes: int) -> AsyncIterator[Path]:
-    """The request's body as a file, gone afterwards; raise TooLarge as soon as it is too long."""
+async def spooled(request: Request, directory: Path, max_bytes: int) -> AsyncIterator[Path | bytes]:
+    """The request's body: a small one as it is, a large one as a file that is gone afterwards.
+
+    Raises TooLarge as soon as it is too long.
+    """
     too_large = errors.TooLarge(
         f"bundle too large (max {max_bytes // 2**20} MiB)",
         "push fewer commits at once, or ask the operator for a larger --max-bundle-mb",
     )
     if int(request.headers.get("Content-Length") or 0) > max_bytes:
         raise too_large
+    start, stream = bytearray(), request.stream()
+    async for chunk in stream:
+        start += chunk
+        if len(start) > _SMALL_BYTES:
+            break
+    else:
+        yield bytes(start)
+        return
     handle, name = tempfile.mkstemp(suffix=".bundle", dir=directory)
     path = Path(name)
     try:
-        received = 0
+        received = len(start)
         with os.fdopen(handle, "wb") as file:
-            async for chunk in request.stream():
+            file.write(start)
+            async for chunk in stream:
                 received += len(chunk)
                 if received > max_bytes:
                     raise too_large
@@ -187,6 +239,24 @@ async def spooled(request: Request, directory: Path, max_bytes: int) -> AsyncIte
 
 def _remove(path: Path) -> None:
     path.unlink(missing_ok=True)
+
+
+async def unless_gone(receive: Receive, work: Coroutine[Any, Any, None]) -> None:
+    """Do the work; cancel it when the client goes."""
+    tasks = asyncio.create_task(work), asyncio.create_task(_until_gone(receive))
+    try:
+        await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+        if tasks[0].done():
+            tasks[0].result()
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
+async def _until_gone(receive: Receive) -> None:
+    while (await receive())["type"] != "http.disconnect":
+        pass
 
 
 # Paths and headers ------------------------------------------------------------------------------
@@ -218,6 +288,16 @@ def is_unchanged(request: Request, etag: str) -> bool:
     """Whether the client has this version already."""
     tags = request.headers.get("If-None-Match", "").split(",")
     return any(tag.strip().removeprefix("W/") in (etag, "*") for tag in tags)
+
+
+def gzipped(request: Request, body: bytes, media_type: str) -> Response:
+    """The body, compressed for who takes it so."""
+    headers = {"Vary": "Accept-Encoding", "Cache-Control": "no-cache"}
+    headers["X-Content-Type-Options"] = "nosniff"
+    if "gzip" in request.headers.get("Accept-Encoding", ""):
+        body = gzip.compress(body, 5)
+        headers["Content-Encoding"] = "gzip"
+    return Response(body, headers=headers, media_type=media_type)
 
 
 # Queries ----------------------------------------------------------------------------------------

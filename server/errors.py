@@ -32,6 +32,13 @@ class HubError(Exception):
     def status(self) -> int:
         return self.code.status
 
+    def headers(self) -> dict[str, str]:
+        headers = {"Retry-After": str(self.retry_after)} if self.retry_after else {}
+        return headers | ({"WWW-Authenticate": "Bearer"} if self.status == 401 else {})
+
+    def to_json(self) -> bytes:
+        return self.body().model_dump_json(exclude_none=True).encode()
+
     def body(self) -> ErrorBody:
         return ErrorBody(
             error=self.message,

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TypeVar
 
 import pytest
+from browser import browse, chromium  # noqa: F401 - fixtures
 from fastapi import FastAPI
 from fastapi.testclient import TestClient
 
@@ -23,6 +24,9 @@ from ah_cli.client import HubClient
 from server import wire
 from server.app import create_app
 from server.settings import Registration, Settings
+
+#: What workers are tried with; one of them is named like a test.
+collect_ignore = ["exploits", "honest"]
 
 ADMIN_KEY = "the-admin-key-of-the-tests"
 DEADLINE_SECONDS = 30.0
@@ -41,6 +45,12 @@ def wait_for(look: Callable[[], T], what: str, seconds: float = DEADLINE_SECONDS
 
 def listing(path: Path) -> set[str]:
     return {str(file.relative_to(path)) for file in path.rglob("*") if file.is_file()}
+
+
+def uploads(data: Path) -> list[Path]:
+    """Bodies of pushes that a hub holds on disk."""
+    files = (path for path in (data / "incoming").rglob("*") if path.is_file())
+    return [path for path in files if path.name != "lock"]
 
 
 # In process -------------------------------------------------------------------------------------
@@ -130,12 +140,14 @@ class HubProcess:
     #: What it printed up to the line that names its URL.
     greeting: str = ""
     process: subprocess.Popen[str] | None = None
+    #: What Python is told to run.
+    program: tuple[str, ...] = ("-m", "server")
 
     def start(self) -> None:
         port = self.url.rpartition(":")[2] or "0"
         where = ("--data", str(self.data), "--listen", f"127.0.0.1:{port}")
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "server", "serve", *where, *self.flags],
+            [sys.executable, *self.program, "serve", *where, *self.flags],
             env={**os.environ, "AGENTHUB_ADMIN_KEY": self.admin_key, "PYTHONUNBUFFERED": "1"},
             stdout=subprocess.PIPE,
             text=True,

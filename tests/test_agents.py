@@ -213,3 +213,29 @@ def test_head_works_wherever_get_does(hub: Hub) -> None:
     for path in ("/", "/api/health", "/api/git/leaves"):
         answer = hub.http().head(path)
         assert (answer.status_code, answer.content) == (200, b"")
+
+
+def test_a_halted_worker_is_shown_until_it_works_again(hub: Hub) -> None:
+    worker = hub.worker()
+    worker.report_halt(wire.HaltReport(place="box cuda:0", reason="<b>the disk is full</b>"))
+    worker.report_halt(wire.HaltReport(place="box cuda:1", reason="it fell off the bus"))
+    worker.report_halt(wire.HaltReport(place="box cuda:1", reason="it fell off the bus again"))
+    told = [(halt.place, halt.reason) for halt in hub.agent().halts("gpu1")]
+    assert sorted(told) == [
+        ("box cuda:0", "<b>the disk is full</b>"),
+        ("box cuda:1", "it fell off the bus again"),
+    ]
+    for page in ("/", "/workers/gpu1"):
+        text = hub.http(name=None).get(page).text
+        assert "box cuda:0" in text
+        assert "&lt;b&gt;the disk is full" in text
+    worker.report_halt(wire.HaltReport(place="box cuda:0"))
+    worker.report_halt(wire.HaltReport(place="box cuda:1"))
+    assert hub.agent().halts() == []
+    assert "box cuda" not in hub.http(name=None).get("/workers/gpu1").text
+
+
+def test_only_workers_halt(hub: Hub) -> None:
+    with pytest.raises(ApiError) as refusal:
+        hub.agent().report_halt(wire.HaltReport(place="here", reason="tired"))
+    assert refusal.value.status == 403

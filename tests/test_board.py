@@ -5,9 +5,12 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from conftest import Clock, Hub
+from sqlalchemy import select
 
 from ah_cli.client import ApiError
-from server import wire
+from server import board, tables, wire
+from server.db import Connection
+from server.pages import threads
 
 
 @pytest.fixture
@@ -159,3 +162,23 @@ def test_every_change_is_an_event(agent, hub: Hub) -> None:  # type: ignore[no-u
         ("channel", "ada", "results"),
         ("post", "ada", str(post.id)),
     ]
+
+
+def test_threads_and_channels_are_counted_as_posts_come(agent, hub: Hub) -> None:  # type: ignore[no-untyped-def]
+    agent.create_channel("talk")
+    first = agent.create_post("talk", "one")
+    reply = agent.create_post("talk", "two", first.id)
+    agent.create_post("results", "elsewhere")
+    agent.create_post("talk", "three", reply.id)
+    alone = agent.create_post("talk", "four")
+    channel = next(one.id for one in agent.channels() if one.name == "talk")
+    with hub.app.state.hub.db.write() as conn:
+        kept = _read_counts(conn)
+        board.index_threads(conn)
+        assert kept == _read_counts(conn)
+        found = threads.list_threads(conn, channel, 10)
+    assert [(one.root.post.id, one.count) for one in found] == [(alone.id, 0), (first.id, 2)]
+
+
+def _read_counts(conn: Connection) -> list[object]:
+    return [conn.execute(select(table)).all() for table in (tables.threads, tables.activity)]

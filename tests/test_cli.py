@@ -27,11 +27,11 @@ from conftest import ADMIN_KEY, CLAIM, NO_QUOTAS, HubProcess, WorkTree, ok
 from pydantic import TypeAdapter
 
 from ah_cli.commands import identity, runs
-from ah_cli.main import VERBS, main, normalize
+from ah_cli.main import VERBS, main, name_of, normalize
 from server import wire
 
 ROOT = Path(__file__).parent.parent
-NAMES = [verb.__name__ for verbs in VERBS.values() for verb in verbs]
+NAMES = [name_of(verb) for verbs in VERBS.values() for verb in verbs]
 SERVER_LIBRARIES = ["fastapi", "sqlalchemy", "dulwich", "torch", "uvicorn"]
 HOSTILE = "\x1b[2Jclear \x9b31m \u202egnp \r over \x07"
 #: Two subjects whose commits, made by `twin`, share the first four digits, and no more.
@@ -206,7 +206,8 @@ def test_importing_the_command_loads_no_server_no_torch_and_no_client() -> None:
 def test_the_client_loads_nothing_of_the_server_but_the_wire() -> None:
     look = (
         "import ah_cli.client, sys; print([m for m in sys.modules"
-        f" if m in {SERVER_LIBRARIES!r} or m.startswith('server.') and m != 'server.wire'])"
+        f" if m in {SERVER_LIBRARIES!r}"
+        " or m.startswith('server.') and not m.startswith('server.wire')])"
     )
     assert subprocess.check_output([sys.executable, "-c", look], cwd=ROOT, text=True) == "[]\n"
 
@@ -332,12 +333,26 @@ def test_init_makes_a_repository_with_the_template_and_nothing_else(stranger: Ah
     done = stranger("init", "research")
     tree = stranger.cwd / "research"
     files = {"prepare.py", "train.py", "program.md", "pyproject.toml", ".gitignore"}
+    roles = {f"programs/{role}.md" for role in ("explorer", "refiner", "replicator", "critic")}
     assert done.code == 0
-    assert {path.name for path in tree.iterdir()} - {".git"} == files
-    assert set(git(tree, "ls-files").split()) == files
+    assert {path.name for path in tree.iterdir()} - {".git"} == files | {"programs"}
+    assert set(git(tree, "ls-files").split()) == files | roles
     assert git(tree, "log", "--format=%s") == "baseline"
     assert done.out.split()[0] == git(tree, "rev-parse", "HEAD")[:12]
     assert "ah push" in done.err
+
+
+@pytest.mark.parametrize("profile", ["cpu", "gpu"])
+def test_init_settles_what_is_trained_there(stranger: Ah, profile: str) -> None:
+    pytest.importorskip("numpy")
+    stranger("init", "--profile", profile, "research")
+    code = "import prepare; print(prepare.read_environment().profile.name)"
+    env = {name: value for name, value in os.environ.items() if not name.startswith("TRAIN_")}
+    told = subprocess.check_output(
+        [sys.executable, "-Bc", code], cwd=stranger.cwd / "research", env=env, text=True
+    )
+    assert told.strip() == profile
+    assert git(stranger.cwd / "research", "status", "--porcelain") == ""
 
 
 def test_init_needs_no_git_identity(stranger: Ah) -> None:
@@ -689,7 +704,7 @@ def test_the_leaderboard_ranks_within_its_track(farm: Farm) -> None:
     assert re.split(" {2,}", first.strip()) == [
         "1",
         "1.250000",
-        "measured",
+        "baseline",
         farm.scored[:12],
         "ada",
         "double the batch",
@@ -699,6 +714,35 @@ def test_the_leaderboard_ranks_within_its_track(farm: Farm) -> None:
 def test_a_track_may_be_named_by_its_start(farm: Farm) -> None:
     assert farm.ah("leaderboard", "--track", "cpu").out == farm.ah("leaderboard").out
     assert farm.ah("leaderboard", "--track", "H100").code == 1
+
+
+def test_results_come_in_from_a_file_and_go_out_again(farm: Farm, tmp_path: Path) -> None:
+    file = tmp_path / "results.tsv"
+    file.write_text(
+        "commit\tval_bpb\tmemory_gb\tstatus\tdescription\n"
+        "abcdef1\t0.997900\t44.0\tkeep\tbaseline\n"
+        "abcdef2\t0.000000\t0.0\tcrash\ttoo wide\n"
+    )
+    arguments = ("results", "import", str(file), "--platform", "RTX-4090")
+    done = farm.ah(*arguments)
+    assert lines(done.out) == [
+        "imported 2 into RTX-4090/300s/unknown/reported: 1 keep, 0 discard, 1 crash; best 0.997900",
+        "2 of commits that are not here, kept under the hash they name",
+    ]
+    assert "2 already here" in farm.ah(*arguments).out
+    assert farm.ah("results", "--tsv", "--track", "RTX").out == file.read_text()
+    listed = lines(farm.ah("results", "--track", "RTX", "--status", "keep").out)
+    assert [re.split(" {2,}", line)[1:4] for line in listed] == [["abcdef1?", "keep", "0.997900"]]
+    for wrong in (("import",), ("import", "gone.tsv", "--platform", "H100"), ("release", "x")):
+        done = farm.ah("results", *wrong)
+        assert (done.code in (1, 2), done.out) == (True, "")
+
+
+def test_what_to_build_on_is_told_with_its_reason(farm: Farm) -> None:
+    first = re.split(" {2,}", lines(farm.ah("next", "--policy", "best").out)[0].strip())
+    assert first[:3] == ["1", farm.scored[:12], "1.250000"]
+    assert first[3].startswith("best baseline, n=1, ")
+    assert farm.ah("brief").out.startswith("# cpu · 20 s · ffffffff · inline\n")
 
 
 # JSON -----------------------------------------------------------------------------------------
@@ -722,6 +766,12 @@ JSON_ANSWERS: dict[str, tuple[list[str], Any]] = {
     "runs ID": (["{run}"], wire.Run),
     "runs ID --log": (["{run}", "--log"], dict[str, str]),
     "leaderboard": ([], list[wire.Leaderboard]),
+    "leaderboard --by": (["--by", "agent"], list[wire.Leaderboard]),
+    "results": (["--status", "keep"], list[wire.Result]),
+    "results --tsv": (["--tsv"], dict[str, str]),
+    "next": (["--policy", "newest"], wire.Frontier),
+    "brief": ([], wire.Analysis),
+    "similar": (["{hash}"], list[wire.Similar]),
     "channels --create": (["--create", "made"], wire.Channel),
     "init": (["{scratch}"], dict[str, str]),
 }

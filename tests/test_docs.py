@@ -9,7 +9,7 @@ import pytest
 from conftest import Hub
 from typer.main import get_command
 
-from ah_cli.main import VERBS
+from ah_cli.main import VERBS, name_of
 from server.__main__ import cli as agenthub
 
 ROOT = Path(__file__).parent.parent
@@ -17,7 +17,7 @@ README = (ROOT / "README.md").read_text()
 API = (ROOT / "docs" / "api.md").read_text()
 
 
-AH = {verb.__name__ for verbs in VERBS.values() for verb in verbs}
+AH = {name_of(verb) for verbs in VERBS.values() for verb in verbs}
 AGENTHUB = set(get_command(agenthub).commands)  # type: ignore[attr-defined]
 
 
@@ -44,7 +44,7 @@ def test_every_make_target_of_the_documents_exists() -> None:
 
 
 def test_every_route_is_in_the_api_document(hub: Hub) -> None:
-    documented = set(re.findall(r"(/api/[a-z/{}_]+)", API.replace("{a}", "{x}")))
+    documented = set(re.findall(r"(/api/[a-z/{}_.]+)", API.replace("{a}", "{x}")))
     for path in hub.app.openapi()["paths"]:
         if path.startswith("/api/"):
             assert path.replace("{a}", "{x}") in documented, path
@@ -64,6 +64,4 @@ def test_links_between_documents_lead_somewhere() -> None:
 
 @pytest.mark.skipif(shutil.which("docker-compose") is None, reason="no docker-compose here")
 def test_the_compose_file_is_well_formed() -> None:
-    subprocess.run(
-        ["docker-compose", "--profile", "worker-cpu", "config", "--quiet"], cwd=ROOT, check=True
-    )
+    subprocess.run(["docker-compose", "--profile", "*", "config", "--quiet"], cwd=ROOT, check=True)

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from conftest import Hub, listing
+from conftest import Hub, listing, uploads
 from fuzz_bundles import SLOW_SECONDS, make_base, make_bundle, run, run_all
 from starlette.testclient import TestClient
 
@@ -38,7 +38,7 @@ def push(hub: Hub, http: TestClient, content: bytes) -> int:
     answer = http.post("/api/git/push", content=content)
     assert time.monotonic() - started < SLOW_SECONDS
     assert answer.status_code in (201, 400, 409, 413), answer.text
-    assert not listing(hub.data / "incoming")
+    assert not uploads(hub.data)
     if answer.status_code != 201:
         assert {"error", "code"} <= answer.json().keys()
         assert "Traceback" not in answer.text

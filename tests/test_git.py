@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
-from conftest import Clock, Hub, HubProcess, WorkTree, listing, wait_for
+from conftest import Clock, Hub, HubProcess, WorkTree, listing, uploads, wait_for
 
 from ah_cli.client import ApiError, HubClient, HubUnreachable
 from server import wire
@@ -105,7 +105,7 @@ def test_a_garbage_bundle_is_refused_and_leaves_nothing(hub: Hub, body: bytes) -
     answer = http.post("/api/git/push", content=body)
     assert (answer.status_code, answer.json()["code"]) == (400, "invalid_bundle")
     assert listing(hub.data / "repo.git") == before
-    assert not listing(hub.data / "incoming")
+    assert not uploads(hub.data)
 
 
 def test_a_truncated_bundle_is_refused_and_leaves_nothing(hub: Hub, work_tree: WorkTree) -> None:
@@ -124,7 +124,7 @@ def test_an_oversize_body_is_a_413(make_hub: Callable[..., Hub], announced: bool
     body = b"x" * (2**20 + 1)
     answer = hub.http().post("/api/git/push", content=body if announced else iter([body]))
     assert (answer.status_code, answer.json()["code"]) == (413, "too_large")
-    assert not listing(hub.data / "incoming")
+    assert not uploads(hub.data)
 
 
 def test_a_hundred_pushes_an_hour(
@@ -224,7 +224,7 @@ def test_fetch_answers_like_a_file(hub: Hub, work_tree: WorkTree) -> None:
     assert int(whole.headers["Content-Length"]) == len(whole.content)
     part = http.get(f"/api/git/fetch/{tip}", headers={"Range": "bytes=2-9"})
     assert (part.status_code, part.content) == (206, whole.content[2:10])
-    assert not listing(hub.data / "incoming")
+    assert not uploads(hub.data)
 
 
 def test_diff_is_gits_unified_text(hub: Hub, work_tree: WorkTree) -> None:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from conftest import HubProcess, listing
+from conftest import HubProcess, listing, uploads
 from forge import IDENT, Forge, chain_of_deltas, entry_header, pack
 
 from ah_cli.client import ApiError
@@ -45,8 +45,7 @@ class Target:
         return refusal
 
     def files(self) -> set[str]:
-        repo, incoming = self.hub.data / "repo.git", self.hub.data / "incoming"
-        return listing(repo) | {f"incoming/{name}" for name in listing(incoming)}
+        return listing(self.hub.data / "repo.git") | set(map(str, uploads(self.hub.data)))
 
     def forget_peak(self) -> None:
         self._proc("clear_refs").write_text("5")

@@ -35,6 +35,11 @@ KIB_32 = 32 * 1024
 UNKNOWN = "12" * 20
 
 
+def header(bundle: Path) -> bytes:
+    """What stands before the pack, whose bytes may be any."""
+    return bundle.read_bytes().partition(b"\n\n")[0]
+
+
 @dataclass
 class Agent:
     """A work tree and a hub to exchange commits with, and what moved between them."""
@@ -264,7 +269,7 @@ def test_a_hub_of_the_original_gets_the_whole_history(hub: Hub, ada: Agent, stat
     for subject in ("one", "two"):
         agent.tree.commit(subject)
         assert agent.push().new_commits == 1
-        assert b"\n-" not in agent.bundle.read_bytes()[:200]
+        assert b"\n-" not in header(agent.bundle)
 
 
 def test_a_refused_question_is_told(ada: Agent) -> None:
@@ -363,7 +368,7 @@ def test_an_empty_mirror_gets_all_and_then_the_rest(ada: Agent, hub: Hub, tmp_pa
         subprocess.run(["git", "fsck", "--full", "--strict", tip], cwd=mirror, check=True)
         listed = subprocess.check_output(["git", "bundle", "list-heads", bundle], cwd=mirror)
         assert listed.decode().split() == [tip, "HEAD"]
-        sizes.append(bundle.read_bytes()[:200].count(b"\n-"))
+        sizes.append(header(bundle).count(b"\n-"))
     assert sizes == [0, 1, 1]
 
 

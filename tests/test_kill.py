@@ -15,7 +15,7 @@ from pathlib import Path
 from statistics import median
 
 import pytest
-from conftest import HubProcess
+from conftest import HubProcess, uploads
 from forge import Forge
 
 from ah_cli.client import HubUnreachable
@@ -141,7 +141,7 @@ class Siege:
             assert database.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
             assert database.execute("PRAGMA foreign_key_check").fetchall() == []
             check_index(data, database, set(self.shared.acknowledged))
-        assert not list((data / "incoming").iterdir())
+        assert not uploads(data)
         left = [path.name for path in (data / "repo.git" / "quarantine").glob("*/*")]
         assert left == ["lock"]
         if has_command("fsck"):

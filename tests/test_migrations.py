@@ -10,12 +10,14 @@ from alembic.migration import MigrationContext
 from server import tables
 from server.db import Database, sqlite_url
 
+COMPARED = {"compare_type": True, "include_name": tables.is_table}
+
 
 def test_migrations_lead_to_the_tables(tmp_path: Path) -> None:
     db = Database(sqlite_url(tmp_path / "hub.db"))
     db.migrate()
     with db.read() as conn:
-        context = MigrationContext.configure(conn, opts={"compare_type": True})
+        context = MigrationContext.configure(conn, opts=COMPARED)
         assert compare_metadata(context, tables.metadata) == []
     db.close()
 

@@ -16,6 +16,7 @@ from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from urllib.request import urlopen
 
 import pytest
 from click.testing import Result
@@ -503,6 +504,8 @@ def test_the_originals_hub_goes_on_here(grown: tuple[Old, list[str]], tmp_path: 
         assert client.commit(root).created_at.isoformat() == "2026-01-02T09:01:00+00:00"
         assert [post.content for post in client.replies(7)] == ["a reply"]
         assert client.post(9).parent_id == 7
+        with urlopen(f"{hub.url}/posts/9") as page:
+            assert b'id="post-7"' in page.read()
         assert client.create_post("news", "new").id == 10
     assert KEYS["ada"].encode() not in (tmp_path / "new" / "hub.db").read_bytes()
 

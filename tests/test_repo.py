@@ -3,6 +3,7 @@
 import hashlib
 import os
 import random
+import shutil
 import subprocess
 import threading
 import time
@@ -17,7 +18,7 @@ import pytest
 from forge import IDENT, Forge, chain_of_deltas, entry_header, pack
 
 from server.errors import HubError, InvalidBundle, MissingPrerequisite, NotFound, TooLarge
-from server.repo import BareRepo, Caps, Staged, StagedCommit
+from server.repo import BareRepo, Caps, Staged, StagedCommit, find_git
 from server.repo.lines import Effort, compare_lines
 from server.repo.pack import BLOB, COMMIT, TAG, TREE, hash_object
 from server.repo.writer import PackWriter, write_delta
@@ -963,7 +964,8 @@ def test_eight_threads_push_the_same_and_different_bundles(
         each.result()
     assert len(hub.rows) == 72
     hub.check()
-    assert [path.name for path in hub.repo.path.glob("quarantine/*/*")] == ["lock"]
+    left = {path.name for path in hub.repo.path.glob("quarantine/*/*")}
+    assert left == {"lock", "journal-1"}
 
 
 # Diffs ---------------------------------------------------------------------------------------
@@ -1095,3 +1097,90 @@ def test_no_pair_of_files_takes_long_to_compare(words: int) -> None:
 def test_a_pack_writer_refuses_to_leave_a_pack_half_written(tmp_path: Path) -> None:
     with (tmp_path / "p").open("wb") as file, pytest.raises(RuntimeError, match="1 objects"):
         PackWriter(file, 1).finish()
+
+
+# The journal ---------------------------------------------------------------------------------
+
+
+def cut_power(hub: Hub, copy: Path) -> list[Path]:
+    """A copy of the repository as a power cut leaves it: no loose file was on disk, or whole."""
+    shutil.copytree(hub.repo.path, copy)
+    loose = sorted(copy.glob("objects/[0-9a-f][0-9a-f]/*"))
+    refs = sorted(copy.glob("refs/agenthub/heads/*"))
+    for number, path in enumerate([*loose, *refs]):
+        content = path.read_bytes()
+        path.unlink()
+        if number % 3:
+            path.write_bytes(content[: len(content) // 2] if number % 3 == 1 else b"")
+    return loose
+
+
+def test_what_a_power_cut_takes_of_small_pushes_is_put_back(
+    hub: Hub, work: Git, tmp_path: Path
+) -> None:
+    for number in range(4):
+        work.commit(f"step {number}", a=f"{number}\n", b=f"{number % 2}\n")
+        hub.push(work.bundle("HEAD"))
+    copy = tmp_path / "copy.git"
+    assert len(cut_power(hub, copy)) > 8
+    # The last push was on its way: it was never acknowledged, and goes.
+    (journal,) = copy.glob("quarantine/*/journal-*")
+    with journal.open("ab") as file:
+        file.write(journal.read_bytes()[:100])
+    after = Hub(BareRepo(copy), set(hub.rows))
+    after.check()
+    assert {path.name for path in copy.glob("quarantine/*/*")} == {"lock"}
+    assert {ref.name for ref in copy.glob("refs/agenthub/heads/*")} == hub.rows
+
+
+def test_a_journal_goes_when_its_pushes_are_durable_without_it(hub: Hub, work: Git) -> None:
+    for number in range(3):
+        work.commit(f"step {number}", a=f"{number}\n")
+        hub.push(work.bundle("HEAD"))
+    hub.repo.close()
+    assert list(hub.repo.path.glob("quarantine/*/*")) == []
+    hub.check()
+
+
+def test_a_push_that_the_disk_refuses_spoils_no_other(
+    hub: Hub, work: Git, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = work.commit("one", a="1\n")
+    hub.push(work.bundle("HEAD"))
+    work.commit("two", a="2\n")
+    bundle = work.bundle("HEAD", f"^{first}")
+    with monkeypatch.context() as patch:
+        # A full disk takes a part.
+        whole = os.write
+        patch.setattr(os, "write", lambda handle, data: whole(handle, data[:50]))
+        with pytest.raises(OSError, match="whole"):
+            hub.push(bundle)
+    hub.push(bundle)
+    copy = tmp_path / "copy.git"
+    cut_power(hub, copy)
+    Hub(BareRepo(copy), set(hub.rows)).check()
+
+
+def test_two_processes_build_on_each_others_pushes_while_one_packs(
+    hub: Hub, work: Git, tmp_path: Path
+) -> None:
+    other = Hub(BareRepo(hub.repo.path), hub.rows)
+    git = find_git(hub.repo.path)
+    assert git is not None
+    upkeep = other.repo.upkeep(git)
+    parent = ""
+    with ThreadPoolExecutor(1) as pool:
+        for number in range(8):
+            tip = work.commit(f"step {number}", a=f"{number}\n")
+            hubs = (hub, other) if number % 2 else (other, hub)
+            hubs[0].push(work.bundle("HEAD", *([f"^{parent}"] if parent else [])))
+            assert hubs[1].repo.has(tip)
+            if parent:
+                assert b"+%d\n" % number in hubs[1].repo.diff(parent, tip)
+            if number == 3:
+                packing = pool.submit(upkeep.run, lambda _: None, wait=True)
+            parent = tip
+        assert packing.result()
+    copy = tmp_path / "copy.git"
+    cut_power(hub, copy)
+    Hub(BareRepo(copy), set(hub.rows)).check()

@@ -9,7 +9,7 @@ from conftest import CLAIM, Clock, Hub, HubProcess, WorkTree, ok
 
 from ah_cli.client import ApiError
 from server import runs, wire
-from server.wire import Outcome, RunState, Verdict
+from server.wire import Outcome, RunState, Status
 
 
 @pytest.fixture
@@ -267,7 +267,7 @@ def test_a_result_ends_the_run_and_is_ranked(hub: Hub, leaf: str) -> None:
     report = ok(run.fence, 1.85, metrics={"peak_vram_mb": 0.0, "num_steps": 150}, log_tail="bye")
     result = worker.finish(run.id, report)
     assert (result.commit, result.agent_id, result.worker_id) == (leaf, "ada", "gpu1")
-    assert (result.source, result.verdict) == (wire.Source.MEASURED, Verdict.KEEP)
+    assert (result.source, result.status) == (wire.Source.MEASURED, Status.KEEP)
     shown = hub.agent().run(run.id)
     assert (shown.state, shown.outcome, shown.val_bpb) == (RunState.FINISHED, Outcome.OK, 1.85)
     assert hub.agent().run_log(run.id) == "bye"
@@ -289,13 +289,13 @@ def test_the_same_report_again_is_a_200_and_another_one_a_409(hub: Hub, leaf: st
     assert other.json()["code"] == "result_conflict"
 
 
-def test_verdicts_follow_the_running_best(hub: Hub, work_tree: WorkTree) -> None:
+def test_statuses_follow_the_running_best(hub: Hub, work_tree: WorkTree) -> None:
     grow_leaves(hub, work_tree, 4)
-    verdicts = []
+    statuses = []
     for score in (2.0, 2.1, 1.9, 1.9):
         run = claimed(hub.worker())
-        verdicts.append(hub.worker().finish(run.id, ok(run.fence, score)).verdict)
-    assert verdicts == [Verdict.KEEP, Verdict.DISCARD, Verdict.KEEP, Verdict.DISCARD]
+        statuses.append(hub.worker().finish(run.id, ok(run.fence, score)).status)
+    assert statuses == [Status.KEEP, Status.DISCARD, Status.KEEP, Status.DISCARD]
     board = hub.agent().leaderboard()
     assert [entry.val_bpb for entry in board[0].entries] == [1.9, 1.9, 2.0, 2.1]
     assert [entry.rank for entry in board[0].entries] == [1, 2, 3, 4]
@@ -308,7 +308,7 @@ def test_the_agents_faults_are_results_and_not_retried(hub: Hub, leaf: str, outc
         fence=run.fence, outcome=Outcome(outcome), description="ZeroDivisionError: 1/0"
     )
     result = hub.worker().finish(run.id, report)
-    assert (result.verdict, result.val_bpb) == (Verdict.CRASH, None)
+    assert (result.status, result.val_bpb) == (Status.CRASH, None)
     assert hub.agent().run(run.id).failure == "ZeroDivisionError: 1/0"
     assert hub.worker().claim(CLAIM) is None
     assert hub.agent().leaderboard()[0].entries == []
@@ -340,8 +340,6 @@ def test_outcomes_are_posted_in_autoresearchs_format(hub: Hub, work_tree: WorkTr
         b'{"fence": 1000000000000000000000, "outcome": "ok", "val_bpb": 1}',
         b'{"fence": 1, "outcome": "ok", "val_bpb": NaN}',
         b'{"fence": 1, "outcome": "ok", "val_bpb": Infinity}',
-        b'{"fence": 1, "outcome": "ok", "val_bpb": 0}',
-        b'{"fence": 1, "outcome": "ok", "val_bpb": -1}',
         b'{"fence": 1, "outcome": "great", "val_bpb": 1}',
         b'{"outcome": "ok", "val_bpb": 1}',
         b'{"fence": 1, "outcome": "ok", "val_bpb": 1, "metrics": {"a": [1]}}',
@@ -406,3 +404,37 @@ def test_runs_are_listed_newest_first_and_filtered(hub: Hub, work_tree: WorkTree
     assert hub.http().get("/api/runs/999").status_code == 404
     for bad in ("/api/runs/x", "/api/runs/-1", f"/api/runs/{10**30}", f"/api/runs?before={10**30}"):
         assert hub.http().get(bad).status_code == 400, bad
+
+
+# The depth of the queue -------------------------------------------------------------------------
+
+
+def test_the_depth_counts_what_no_claim_has_seen_yet(hub: Hub, work_tree: WorkTree) -> None:
+    leaves = grow_leaves(hub, work_tree, 3)
+    agent, worker = hub.agent(), hub.worker()
+    assert agent.queue() == wire.QueueDepth(queued=3, running=0, anywhere=3, tracks=[])
+    run = claimed(worker)
+    agent.request_runs(leaves[2], wire.RunRequest())
+    track = run.track or ""
+    told = wire.TrackDepth(track=track, queued=2, running=1)
+    assert agent.queue() == wire.QueueDepth(queued=3, running=1, anywhere=1, tracks=[told])
+    worker.finish(run.id, ok(run.fence, 2.0))
+    work_tree.git("checkout", "--quiet", "--detach", leaves[0])
+    work_tree.commit("built on the first one")
+    agent.push(work_tree.bundle())
+    (told,) = agent.queue().tracks
+    assert (told.queued, told.running) == (3, 0)
+
+
+def test_the_depth_is_told_to_prometheus(hub: Hub, leaf: str) -> None:
+    hub.agent().request_runs(leaf, wire.RunRequest())
+    run = claimed(hub.worker())
+    answer = hub.http().get("/metrics")
+    assert answer.headers["content-type"].startswith("text/plain; version=0.0.4")
+    lines = [line for line in answer.text.splitlines() if not line.startswith("#")]
+    assert lines == [
+        f'agenthub_runs_queued{{track="{run.track}"}} 0',
+        'agenthub_runs_queued{track=""} 0',
+        f'agenthub_runs_running{{track="{run.track}"}} 1',
+    ]
+    assert hub.http(name=None).get("/metrics").status_code == 401

@@ -7,7 +7,9 @@ import math
 import os
 import random
 import re
+import resource
 import shutil
+import signal
 import subprocess
 import sys
 import threading
@@ -35,18 +37,27 @@ SUMMARY = (
 )
 
 
-def run(script, *args, data, cwd=TEMPLATE, **variables):
-    """Run a script of the template with nothing but the given TRAIN_* variables."""
+def environ(data, **variables):
+    """Our environment with nothing but the given TRAIN_* variables."""
     env = {name: value for name, value in os.environ.items() if not name.startswith("TRAIN_")}
     env |= {"OMP_NUM_THREADS": "1", "PYTHONDONTWRITEBYTECODE": "1", "TRAIN_PROFILE": "cpu"}
-    env |= {"TRAIN_DATA": str(data)} | variables
+    return env | {"TRAIN_DATA": str(data), "TRAIN_CHECKPOINT": ""} | variables
+
+
+def run(script, *args, data, cwd=TEMPLATE, largest_file=None, **variables):
+    """Run a script of the template; it can write no file of more than `largest_file` bytes."""
+
+    def limit():
+        resource.setrlimit(resource.RLIMIT_FSIZE, (largest_file, largest_file))
+
     return subprocess.run(
         [sys.executable, script, *args],
         cwd=cwd,
-        env=env,
+        env=environ(data, **variables),
         capture_output=True,
         text=True,
         timeout=120,
+        preexec_fn=limit if largest_file else None,
     )
 
 
@@ -75,10 +86,20 @@ def template(data):
     with pytest.MonkeyPatch.context() as patch:
         patch.syspath_prepend(str(TEMPLATE))
         patch.setattr(sys, "dont_write_bytecode", True)
-        for name in ("PROFILE", "DATA", "DEVICE", "BUDGET", "SEED", "DATA_MIRROR"):
+        for name in (
+            "PROFILE",
+            "DATA",
+            "DEVICE",
+            "BUDGET",
+            "SEED",
+            "DATA_MIRROR",
+            "CHECKPOINT",
+            "GATE",
+        ):
             patch.delenv(f"TRAIN_{name}", raising=False)
         patch.setenv("TRAIN_PROFILE", "cpu")
         patch.setenv("TRAIN_DATA", str(data))
+        torch.set_num_threads(1)
         yield importlib.import_module("prepare"), importlib.import_module("train")
         for name in ("prepare", "train"):
             sys.modules.pop(name, None)
@@ -104,7 +125,7 @@ def model(template):
 
 
 def test_preparing_twice_does_nothing_and_says_the_same(data):
-    folder = data / "cpu" / "v1"
+    folder = data / "cpu" / "v2"
     before = {path.name: path.stat().st_mtime_ns for path in folder.iterdir()}
     result = run("prepare.py", data=data)
     assert re.fullmatch(r"ready: cpu \d+ tokens fingerprint [0-9a-f]{64}\n", result.stdout)
@@ -116,21 +137,35 @@ def test_another_preparation_has_the_same_fingerprint(data, tmp_path):
     assert run("prepare.py", "--fingerprint", data=data).stdout == again + "\n"
 
 
-def test_fingerprint_before_preparing_says_what_to_run(tmp_path):
-    result = run("prepare.py", "--fingerprint", data=tmp_path)
+def test_the_data_has_a_short_name(data):
+    result = run("prepare.py", "--dataset", data=data)
+    assert (result.returncode, result.stdout, result.stderr) == (0, "stdlib\n", "")
+
+
+@pytest.mark.parametrize("option", ["--fingerprint", "--dataset"])
+def test_what_is_prepared_is_told_without_torch(data, option):
+    code = "import sys, prepare; prepare.main(); assert 'torch' not in sys.modules"
+    result = run("-c", code, option, data=data)
+    assert result.returncode == 0, result.stderr
+
+
+@pytest.mark.parametrize("option", ["--fingerprint", "--dataset"])
+def test_what_is_not_prepared_has_no_name(tmp_path, option):
+    result = run("prepare.py", option, data=tmp_path)
     assert (result.returncode, result.stdout) == (1, "")
     assert re.fullmatch(r"error: no cpu data .* run `python prepare\.py .*`\n", result.stderr)
 
 
-def test_fingerprint_imports_no_torch(data):
-    code = "import sys, prepare; prepare.main(); assert 'torch' not in sys.modules"
-    result = run("-c", code, "--fingerprint", data=data)
-    assert result.returncode == 0, result.stderr
+def test_a_full_disk_ends_preparing_in_one_line(tmp_path):
+    result = run("prepare.py", data=tmp_path, largest_file=2**20)
+    assert result.returncode == 1
+    assert re.fullmatch(r"error: cannot write to .*: File too large \(free .*\)\n", result.stderr)
+    assert not list(tmp_path.rglob("*.tmp")) and not list(tmp_path.rglob("manifest.json"))
 
 
 def test_a_missing_file_counts_as_not_prepared(data, tmp_path):
     shutil.copytree(data, tmp_path, dirs_exist_ok=True)
-    (tmp_path / "cpu" / "v1" / "val.npy").unlink()
+    (tmp_path / "cpu" / "v2" / "val.npy").unlink()
     assert run("prepare.py", "--fingerprint", data=tmp_path).returncode == 1
 
 
@@ -162,7 +197,7 @@ def test_other_budgets_are_refused_in_one_line(template, text):
 
 def test_token_byte_counts_add_up_to_the_bytes_of_any_text(template, environment, data):
     tokenizer = template[0].load_tokenizer(environment)
-    counts = np.load(data / "cpu" / "v1" / "token_bytes.npy")
+    counts = np.load(data / "cpu" / "v2" / "token_bytes.npy")
     dice = random.Random(0)
     for _ in range(200):
         ranges = dice.choices([(0, 128), (0, 0xD800), (0xE000, 0x110000)], k=50)
@@ -172,22 +207,22 @@ def test_token_byte_counts_add_up_to_the_bytes_of_any_text(template, environment
 
 def test_the_special_token_has_no_bytes(template, environment, data):
     bos = template[0].load_tokenizer(environment).encode_single_token(template[0].BOS)
-    assert np.load(data / "cpu" / "v1" / "token_bytes.npy")[bos] == 0
+    assert np.load(data / "cpu" / "v2" / "token_bytes.npy")[bos] == 0
     assert bos == environment.profile.vocab_size - 1
 
 
 def test_a_uniform_model_needs_log2_of_the_vocabulary_per_token(template, environment, data):
     V = environment.profile.vocab_size
-    counts = np.load(data / "cpu" / "v1" / "token_bytes.npy")
-    scored = counts[np.load(data / "cpu" / "v1" / "val.npy")[:, 1:]]
+    counts = np.load(data / "cpu" / "v2" / "token_bytes.npy")
+    scored = counts[np.load(data / "cpu" / "v2" / "val.npy")[:, 1:]]
     expected = math.log2(V) * (scored > 0).sum() / scored.sum()
     bpb = template[0].evaluate_bpb(lambda tokens: torch.zeros(*tokens.shape, V), environment)
     assert bpb == pytest.approx(expected, abs=1e-6)
 
 
 def test_bpb_agrees_with_a_float64_reference(template, model, data):
-    counts = np.load(data / "cpu" / "v1" / "token_bytes.npy")
-    rows = np.load(data / "cpu" / "v1" / "val.npy")[:21]
+    counts = np.load(data / "cpu" / "v2" / "token_bytes.npy")
+    rows = np.load(data / "cpu" / "v2" / "val.npy")[:21]
     tokens = torch.from_numpy(rows.astype(np.int64))
     with torch.no_grad():
         log_p = torch.log_softmax(model(tokens[:, :-1]).double(), dim=-1)
@@ -198,8 +233,8 @@ def test_bpb_agrees_with_a_float64_reference(template, model, data):
 
 
 def test_unnormalized_logits_gain_nothing(template, model, data):
-    counts = np.load(data / "cpu" / "v1" / "token_bytes.npy")
-    rows = np.load(data / "cpu" / "v1" / "val.npy")[:8]
+    counts = np.load(data / "cpu" / "v2" / "token_bytes.npy")
+    rows = np.load(data / "cpu" / "v2" / "val.npy")[:8]
     honest = template[0].score_rows(model, rows, counts, 8)
     shifted = template[0].score_rows(lambda tokens: model(tokens) + 50, rows, counts, 8)
     assert shifted == pytest.approx(honest, abs=1e-4)
@@ -210,16 +245,28 @@ def test_a_loss_instead_of_logits_is_refused(template, environment):
         template[0].evaluate_bpb(lambda tokens: torch.zeros(tokens.shape), environment)
 
 
-def test_logits_that_are_not_finite_are_refused(template, environment):
-    V = environment.profile.vocab_size
-    nan = torch.full((32, environment.profile.sequence_length, V), math.nan)
+def test_logits_that_are_not_finite_are_refused(template, data):
+    counts = np.load(data / "cpu" / "v2" / "token_bytes.npy")
+    rows = np.load(data / "cpu" / "v2" / "val.npy")[:2]
     with pytest.raises(ValueError, match="not finite"):
-        template[0].evaluate_bpb(lambda tokens: nan, environment)
+        template[0].score_rows(
+            lambda tokens: torch.full((*tokens.shape, len(counts)), math.nan), rows, counts, 2
+        )
 
 
-def test_validation_text_is_not_trained_on(template, environment, data):
-    train = np.load(data / "cpu" / "v1" / "train.npy").tobytes()
-    rows = np.load(data / "cpu" / "v1" / "val.npy")
+def test_damaged_validation_data_is_refused(template, environment, data, tmp_path):
+    shutil.copytree(data / "cpu", tmp_path / "cpu")
+    path = tmp_path / "cpu" / "v2" / "val.npy"
+    path.write_bytes(path.read_bytes()[:-1] + b"\x7f")  # Another last token, the same size.
+    damaged = dataclasses.replace(environment, data=tmp_path)
+    with pytest.raises(SystemExit, match="the validation data in .* is damaged"):
+        template[0].evaluate_bpb(lambda tokens: torch.zeros(1), damaged)
+
+
+@pytest.mark.parametrize("split", ["val", "private"])
+def test_validation_text_is_not_trained_on(data, split):
+    train = np.load(data / "cpu" / "v2" / "train.npy").tobytes()
+    rows = np.load(data / "cpu" / "v2" / f"{split}.npy")
     known = sum(row[32:64].tobytes() in train for row in rows[::3])
     assert known < 0.05 * len(rows[::3])  # Licences and the like are in many files.
 
@@ -227,13 +274,25 @@ def test_validation_text_is_not_trained_on(template, environment, data):
 # Model
 
 
+ATTENTIONS = ["plain", "flex"]  # flash exists on CUDA only: see the test with a GPU
+
+
+@pytest.fixture
+def attend(request, template):
+    train, cpu = template[1], torch.device("cpu")
+    return {"plain": train.attend_plain, "flex": train.make_flex(cpu)}[request.param]
+
+
 def test_a_layer_is_windowed_and_another_is_not(model):
     windows = [block.attention.window for block in model.blocks]
     assert min(windows) < max(windows) == 128
 
 
+@pytest.mark.filterwarnings("ignore:flex_attention called without torch.compile")
+@pytest.mark.parametrize("attend", ATTENTIONS, indirect=True)
 @pytest.mark.parametrize("position", [1, 40, 127])
-def test_a_changed_token_leaves_earlier_logits_bit_equal(model, position):
+def test_a_changed_token_leaves_earlier_logits_bit_equal(model, attend, position):
+    model.attend = attend
     tokens = torch.randint(2048, (3, 128), generator=torch.Generator().manual_seed(0))
     other = tokens.clone()
     other[:, position] = (other[:, position] + 1) % 2048
@@ -243,16 +302,60 @@ def test_a_changed_token_leaves_earlier_logits_bit_equal(model, position):
     assert not torch.equal(a[:, position], b[:, position])
 
 
-def test_a_windowed_layer_does_not_see_past_its_window(template, model):
-    attention = model.blocks[0].attention
-    x = torch.randn(1, 128, template[1].N_EMBD)
-    values = torch.zeros_like(x)
-    far = x.clone()
+@pytest.mark.filterwarnings("ignore:flex_attention called without torch.compile")
+@pytest.mark.parametrize("attend", ATTENTIONS, indirect=True)
+def test_attention_sees_its_window_and_no_further(template, attend):
+    window = template[1].SHORT_WINDOW
+    q, k, v = torch.randn(3, 1, 128, 2, 32, generator=torch.Generator().manual_seed(0))
+    far = v.clone()
     far[:, 0] += 1
-    with torch.no_grad():
-        a, b = attention(x, values, model.rotary), attention(far, values, model.rotary)
-    assert not torch.equal(a[:, attention.window], b[:, attention.window])
-    assert torch.equal(a[:, attention.window + 1 :], b[:, attention.window + 1 :])
+    a, b = attend(q, k, v, window), attend(q, k, far, window)
+    assert not torch.equal(a[:, window], b[:, window])
+    assert torch.equal(a[:, window + 1 :], b[:, window + 1 :])
+    assert torch.allclose(a, template[1].attend_plain(q, k, v, window), atol=1e-5)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.parametrize("make", ["make_flash", "make_flex"])
+def test_attention_of_a_gpu_agrees_and_is_causal(template, make):
+    train, device = template[1], torch.device("cuda", 0)
+    q, k, v = torch.randn(3, 2, 128, 2, 32, device=device, dtype=torch.bfloat16)
+    late = v.clone()
+    late[:, 100:] += 1
+    attend = getattr(train, make)(device)
+    for window in (train.SHORT_WINDOW, 128):
+        y = attend(q, k, v, window)
+        assert torch.allclose(y, train.attend_plain(q, k, v, window), atol=0.05)
+        assert torch.equal(y[:, :100], attend(q, k, late, window)[:, :100])
+
+
+def test_the_model_of_the_gpu_profile_has_the_right_shapes(tmp_path):
+    code = (
+        "import torch, train\n"
+        "with torch.device('meta'):\n"
+        "    model = train.build_model()\n"
+        "    print(tuple(model(torch.zeros(2, 2048, dtype=torch.int64)).shape))\n"
+        "print(sorted({block.attention.window for block in model.blocks}))\n"
+        "print(model.blocks[-1].attention.window)"
+    )
+    result = run("-c", code, data=tmp_path, TRAIN_PROFILE="gpu", TRAIN_DEVICE="cpu")
+    assert result.returncode == 0, result.stderr
+    assert result.stdout.splitlines() == ["(2, 2048, 8192)", "[256, 2048]", "2048"]
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="needs a machine without a GPU")
+@pytest.mark.parametrize(
+    ("variables", "complaint"),
+    [
+        ({"TRAIN_PROFILE": "gpu"}, "error: the gpu profile needs a GPU .* TRAIN_PROFILE=cpu .*"),
+        ({"TRAIN_DEVICE": "cuda:1"}, "error: TRAIN_DEVICE is cuda:1, and torch finds no CUDA .*"),
+    ],
+)
+def test_no_gpu_ends_in_one_line(data, variables, complaint):
+    result = run("train.py", data=data, TRAIN_BUDGET="1steps", **variables)
+    assert (result.returncode, result.stdout) == (1, "")
+    assert re.fullmatch(complaint + r"\n", result.stderr)
 
 
 def test_orthogonalized_matrices_have_singular_values_near_one(template):
@@ -260,6 +363,24 @@ def test_orthogonalized_matrices_have_singular_values_near_one(template):
         matrix = torch.randn(shape, generator=torch.Generator().manual_seed(0))
         values = torch.linalg.svdvals(template[1].orthogonalize(matrix))
         assert values.min() > 0.5 and values.max() < 1.5
+
+
+def test_compiling_ahead_leaves_no_trace_and_is_done_once(template, monkeypatch):
+    train, compile = template[1], torch.compile
+    # Its tracing is what all devices share; making kernels of it is torch's affair.
+    monkeypatch.setattr(torch, "compile", lambda f, **how: compile(f, backend="aot_eager", **how))
+    trainer = train.Trainer(train.build_model(), torch.device("cpu"))
+    trainer.batch_loss = torch.compile(trainer.plain_batch_loss, dynamic=False, fullgraph=True)
+    trainer.adamw, trainer.muon = train.build_optimizers(trainer.model, compiled=True)
+    before = {name: value.clone() for name, value in trainer.model.state_dict().items()}
+    trainer.compile()
+    assert all(torch.equal(before[k], value) for k, value in trainer.model.state_dict().items())
+    assert not trainer.adamw.state and not trainer.muon.state
+    monkeypatch.setattr(torch._dynamo.config, "error_on_recompile", True)
+    trainer.next_batch()
+    train.follow_schedule(trainer.adamw, trainer.muon, 0, 0.0)
+    assert trainer.step() == pytest.approx(math.log(2048), abs=0.1)
+    trainer.loader.close()
 
 
 def test_importing_train_trains_nothing(data):
@@ -270,8 +391,20 @@ def test_importing_train_trains_nothing(data):
 
 
 @pytest.fixture(scope="module")
-def twelve_steps(data):
-    return [run("train.py", data=data, TRAIN_BUDGET="12steps") for _ in range(2)]
+def checkpoint(tmp_path_factory):
+    return tmp_path_factory.mktemp("checkpoint") / "weights.safetensors"
+
+
+@pytest.fixture(scope="module")
+def twelve_steps(data, checkpoint):
+    return [
+        run("train.py", data=data, TRAIN_BUDGET="12steps", TRAIN_CHECKPOINT=str(path or ""))
+        for path in (checkpoint, None)
+    ]
+
+
+def val_bpb(result):
+    return float(re.search(r"(?m)^val_bpb: +(\S+)$", result.stdout)[1])
 
 
 def test_training_ends_with_the_summary_block(twelve_steps):
@@ -286,6 +419,55 @@ def test_the_same_seed_and_steps_give_the_same_score(twelve_steps):
     assert len(first) == 1 and first == second
 
 
+def test_the_checkpoint_has_the_printed_score(template, environment, twelve_steps, checkpoint):
+    model = template[1].build_model()
+    template[0].load_checkpoint(model, checkpoint.read_bytes())
+    score = template[0].evaluate_bpb(model.eval(), environment, template[1].DEVICE_BATCH_SIZE)
+    assert f"{score:.6f}" == f"{val_bpb(twelve_steps[0]):.6f}"
+    assert list(checkpoint.parent.iterdir()) == [checkpoint]
+
+
+def test_tied_weights_are_saved_once_and_loaded_whole(template, environment, tmp_path):
+    def tied():
+        model = torch.nn.Sequential(torch.nn.Linear(8, 8), torch.nn.Linear(8, 8))
+        model[1].weight = model[0].weight
+        return model
+
+    path = tmp_path / "weights"
+    saved, loaded = tied(), tied()
+    template[0].save_checkpoint(saved, dataclasses.replace(environment, checkpoint=path))
+    template[0].load_checkpoint(loaded, path.read_bytes())
+    assert torch.equal(saved[1].weight, loaded[1].weight)
+
+
+@pytest.mark.parametrize(
+    ("content", "complaint"),
+    [
+        (b"\x80\x04N.", "the checkpoint is no safetensors file"),
+        ({"0.weight": (4, 4)}, "does not fit build_model\\(\\): it lacks 0.bias"),
+        ({"0.weight": (4, 4), "0.bias": (4,), "x": (1,)}, "it has x too many"),
+        ({"0.weight": (4, 5), "0.bias": (4,)}, "size mismatch for 0.weight"),
+    ],
+)
+def test_a_checkpoint_that_does_not_fit_is_refused(template, content, complaint):
+    import safetensors.torch
+
+    if isinstance(content, dict):
+        content = safetensors.torch.save({k: torch.zeros(size) for k, size in content.items()})
+    model = torch.nn.Sequential(torch.nn.Linear(4, 4))
+    with pytest.raises(ValueError, match=f"(?s){complaint}"):
+        template[0].load_checkpoint(model, content)
+
+
+def test_twice_the_budget_gives_a_lower_score(data, twelve_steps):
+    assert val_bpb(run("train.py", data=data, TRAIN_BUDGET="24steps")) < val_bpb(twelve_steps[0])
+
+
+def test_a_sample_cannot_be_taken_for_the_summary(twelve_steps):
+    sample = twelve_steps[0].stdout.split("document:\n")[1].split("seconds: ")[0].splitlines()
+    assert sample and all(line.startswith("    |") and line.isprintable() for line in sample)
+
+
 def test_progress_lines_read_as_the_worker_reads_them(twelve_steps):
     lines = [line for line in twelve_steps[0].stdout.splitlines() if line.startswith("step ")]
     pattern = (
@@ -296,14 +478,43 @@ def test_progress_lines_read_as_the_worker_reads_them(twelve_steps):
     assert lines[-1].startswith("step 00012 (100.0%)")
 
 
+def first_batch(template, env):
+    loader = template[0].make_loader(env, 16, torch.device("cpu"))
+    inputs, targets = next(loader)
+    loader.close()
+    return inputs, targets
+
+
 def test_another_seed_gives_another_order(template, environment):
     other = dataclasses.replace(environment, seed=7)
-    batches = [
-        next(template[0].make_loader(env, 16, torch.device("cpu")))[0]
-        for env in (environment, environment, other)
-    ]
+    batches = [first_batch(template, env)[0] for env in (environment, environment, other)]
     assert torch.equal(batches[0], batches[1])
     assert not torch.equal(batches[0], batches[2])
+
+
+def test_a_closed_loader_leaves_no_thread(template, environment):
+    before = threading.active_count()
+    first_batch(template, environment)
+    assert threading.active_count() == before
+
+
+def test_what_goes_wrong_in_the_loader_is_raised(template):
+    def items():
+        yield 1
+        raise SystemExit("error: damaged")
+
+    loader = template[0]._work_ahead(items())
+    assert next(loader) == 1
+    with pytest.raises(SystemExit, match="damaged"):
+        next(loader)
+
+
+def test_data_too_short_for_a_row_are_refused(template, environment, data, tmp_path):
+    shutil.copytree(data / "cpu", tmp_path / "cpu")
+    manifest = tmp_path / "cpu" / "v2" / "manifest.json"
+    manifest.write_text(re.sub(r'"train_tokens": \d+', '"train_tokens": 100', manifest.read_text()))
+    with pytest.raises(SystemExit, match="holds only 100 tokens"):
+        template[0].make_loader(dataclasses.replace(environment, data=tmp_path), 1, None)
 
 
 def test_a_budget_in_seconds_counts_training_only(data):
@@ -313,11 +524,39 @@ def test_a_budget_in_seconds_counts_training_only(data):
 
 
 def test_a_loss_that_is_not_a_number_ends_the_run(data, tmp_path):
-    folder = edited_template(tmp_path / "x", (r"MATRIX_LR = [\d.]+", 'MATRIX_LR = float("nan")'))
+    spoil = "self.steps == 3 and self.model.head.weight.data.fill_(math.nan)"
+    folder = edited_template(tmp_path / "x", (r"        loss = 0\.0\n", rf"        {spoil}\n\g<0>"))
     result = run("train.py", data=data, cwd=folder, TRAIN_BUDGET="12steps")
     assert result.returncode == 1
-    assert re.search(r"(?m)^FAIL: loss is nan at step \d+\Z", result.stdout.rstrip("\n"))
+    assert result.stdout.splitlines()[-1] == "FAIL: loss is nan at step 3"
     assert "val_bpb" not in result.stdout
+
+
+def test_a_full_disk_ends_training_in_one_line(data, tmp_path):
+    path = tmp_path / "weights.safetensors"
+    variables = {"TRAIN_BUDGET": "1steps", "TRAIN_CHECKPOINT": str(path)}
+    result = run("train.py", data=data, largest_file=2**20, **variables)
+    assert result.returncode == 1
+    assert re.fullmatch(
+        r"error: cannot save .*weights\.safetensors: File too large .*\n", result.stderr
+    )
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_interrupted_training_ends_in_one_line(data):
+    training = subprocess.Popen(
+        [sys.executable, "train.py"],
+        cwd=TEMPLATE,
+        env=environ(data, TRAIN_BUDGET="1000steps", PYTHONUNBUFFERED="1"),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    while not training.stdout.readline().startswith("step "):
+        pass
+    training.send_signal(signal.SIGINT)
+    assert training.communicate(timeout=60)[1] == "\ninterrupted; nothing was scored\n"
+    assert training.returncode == 130
 
 
 def test_training_without_data_says_what_to_run(tmp_path):
@@ -375,8 +614,10 @@ def server():
 def test_a_download_that_was_cut_short_is_continued(template, server, tmp_path):
     server.files["/shard"] = bytes(range(256)) * 40
     server.cuts = 1
-    template[0].download(server.url + "/shard", tmp_path / "shard", threading.Event())
+    told = []
+    template[0].download(server.url + "/shard", tmp_path / "shard", threading.Event(), told.append)
     assert (tmp_path / "shard").read_bytes() == server.files["/shard"]
+    assert told == [0.5, 1.0]
     assert server.starts == [0, 5120]
     assert [path.name for path in tmp_path.iterdir()] == ["shard"]
 
@@ -408,7 +649,7 @@ def test_web_text_is_prepared_from_a_mirror(template, server, tmp_path):
     dice = random.Random(0)
     letters = "abcdefghijklmnop"
     words = ["".join(dice.choices(letters, k=dice.randrange(3, 9))) for _ in range(12000)]
-    for name in ("shard_00000", "shard_00001", "shard_06542"):
+    for name in ("shard_00000", "shard_00001", "shard_06541", "shard_06542"):
         texts = [" ".join(dice.choices(words, k=dice.randrange(50, 400))) for _ in range(300)]
         parquet.write_table(pyarrow.table({"text": texts}), tmp_path / name, row_group_size=100)
         server.files[f"/{name}.parquet"] = (tmp_path / name).read_bytes()
@@ -418,6 +659,13 @@ def test_web_text_is_prepared_from_a_mirror(template, server, tmp_path):
     ready = result.stdout.splitlines()[-1]
     assert re.fullmatch(r"ready: gpu \d+ tokens fingerprint [0-9a-f]{64}", ready)
 
+    # A shard that its server has cut short is refused, whatever its Content-Length says.
+    whole = server.files["/shard_00002.parquet"] = server.files["/shard_00001.parquet"]
+    server.files["/shard_00002.parquet"] = whole[: len(whole) // 2]
+    cut = run("prepare.py", "--shards", "3", data=tmp_path / "data", **variables)
+    assert cut.returncode == 1
+    assert re.fullmatch(r"error: .*shard_00002\.parquet is damaged .* delete it .*\n", cut.stderr)
+
     server.files.clear()  # The second time needs no server.
     assert run("prepare.py", data=tmp_path / "data", **variables).stdout == ready + "\n"
 
@@ -426,6 +674,6 @@ def test_web_text_is_prepared_from_a_mirror(template, server, tmp_path):
     bos = prepare.load_tokenizer(env).encode_single_token(prepare.BOS)
     rows = np.load(env.folder / "val.npy")
     assert rows.shape[1] == 2049 and (rows[:, 0] == bos).all()
-    inputs, targets = next(prepare.make_loader(env, 4, torch.device("cpu")))
-    assert inputs.shape == targets.shape == (4, 2048)
+    inputs, targets = first_batch(template, env)
+    assert inputs.shape == targets.shape == (16, 2048)
     assert (inputs[:, 0] == bos).all() and torch.equal(inputs[:, 1:], targets[:, :-1])

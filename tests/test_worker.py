@@ -2,6 +2,7 @@
 
 import json
 import os
+import random
 import re
 import signal
 import subprocess
@@ -10,14 +11,20 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import pytest
 from conftest import NO_QUOTAS, HubProcess, WorkTree, ok, wait_for
+from rich.console import Console
+from sandboxed import bubblewrap_runs
 
 from ah_cli.client import ApiError, HubClient
 from server import wire
 from server.wire import Outcome, RunState
 from worker.device import platform_name
+from worker.fleet_view import draw
+from worker.member import Member
+from worker.settings import OWN_TEMPLATE
 
 PREPARE = """\
 import hashlib, pathlib, sys
@@ -64,6 +71,12 @@ data = pathlib.Path(os.environ["TRAIN_DATA"])
 time.sleep(600)
 """
 
+LOSES_THE_DATA = """\
+import os, pathlib
+pathlib.Path(os.environ["TRAIN_DATA"], "ready").unlink(missing_ok=True)
+1 / 0
+"""
+
 CHEAT = "SCORE = 0.1\n"
 
 #: Commits of one batch: what their files are, by name.
@@ -97,7 +110,7 @@ BATCH: dict[str, dict[str, str]] = {
     },
     "no train": {"readme": "nothing"},
     "linked train": {"train.py": "-> other.py", "other.py": OK},
-    "big train": {"train.py": "#" * (1024 * 1024 + 1)},
+    "big train": {"train.py": "#" * (128 * 1024 + 1)},
 }
 
 
@@ -117,6 +130,10 @@ def is_alive(pid: int) -> bool:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
     except FileNotFoundError:
         return False
+
+
+def parent_of(pid: int) -> int:
+    return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
 
 
 @dataclass
@@ -154,7 +171,7 @@ class Worker:
         with (self.folder / "out").open("wb") as out, (self.folder / "err").open("wb") as err:
             self.process = subprocess.Popen(
                 [sys.executable, "-m", "worker", "run", "--device", "cpu", *where, *chosen]
-                + list(options),
+                + ["--scoring", "inline", *options],
                 env={**os.environ, **hub, **self.env},
                 stdout=out,
                 stderr=err,
@@ -302,7 +319,7 @@ def test_the_outcome_is_one_line_on_standard_output(batch: Batch) -> None:
         ("zero", Outcome.CRASH, "val_bpb of 0.0 is no possible score"),
         ("no train", Outcome.INVALID, "there is no train.py"),
         ("linked train", Outcome.INVALID, "train.py is not a plain file"),
-        ("big train", Outcome.INVALID, "train.py has 1048577 bytes, more than 1048576"),
+        ("big train", Outcome.INVALID, "train.py has 131073 bytes, more than 131072"),
     ],
 )
 def test_outcomes_are_told_apart(
@@ -473,11 +490,47 @@ def test_a_starting_worker_sweeps_after_dead_ones_only(bench: Bench) -> None:
     second.pids()
     left = list((first.cache / "live").iterdir())
     assert len(left) == 1
-    bench.request(OK)
     third.folder = first.folder / "third"
+    # The second one gave the first one's run back and took it, so one is left.
+    third.data.mkdir(parents=True)
+    write_files(third.data, {"go": "", "ready": ""})
     third.start("--cache", str(first.cache), "--once")
     assert third.wait() == 0
     assert list((first.cache / "live").iterdir()) == left
+
+
+def test_a_restarted_worker_gives_the_run_of_its_dead_self_back_at_once(
+    tmp_path: Path, start_hub: Callable[..., HubProcess]
+) -> None:
+    bench = Bench.open(tmp_path, start_hub("--lease-seconds", "600"))
+    run = bench.request(STAYS)
+    worker = bench.worker().start()
+    worker.pids()
+    worker.signal(signal.SIGKILL)
+    worker.wait()
+    (worker.data / "go").touch()
+    assert worker.start("--once").wait() == 0
+    assert f"run {run.id} of a worker that died goes back to the queue" in worker.err
+    again = bench.agent.run(run.id)
+    assert (again.attempt, again.val_bpb) == (2, 1.25)
+    bench.close()
+
+
+def test_the_mirror_keeps_to_its_size_and_to_what_was_used_last(own_bench: Bench) -> None:
+    worker = own_bench.worker()
+    hashes = []
+    for number in range(5):
+        noise = random.Random(number).randbytes(250_000).hex()  # Packed, some 285 kB.
+        hashes += own_bench.push({"train.py": OK + f"# {number}\n", "noise.txt": noise})
+        assert worker.start("--once", "--cache-gb", "0.001").wait() == 0
+    mirror = worker.cache / "mirror.git"
+    refs = subprocess.check_output(["git", "for-each-ref", "--format=%(refname)"], cwd=mirror)
+    kept = refs.decode().replace("refs/agenthub/", "").split()
+    # The fourth was too much: two of four stayed, and the fifth came.
+    assert set(kept) == set(hashes[2:])
+    assert {path.name for path in (worker.cache / "used").iterdir()} == set(kept)
+    size = sum(path.stat().st_size for path in (mirror / "objects").rglob("*") if path.is_file())
+    assert size < 10**6
 
 
 def test_a_lost_lease_stops_the_trainer(own_bench: Bench) -> None:
@@ -533,26 +586,211 @@ def test_idle_exit_ends_a_worker_without_work(own_bench: Bench) -> None:
     assert "nothing to do for 1 s" in worker.err
 
 
+def test_options_may_come_from_the_environment(bench: Bench) -> None:
+    worker = bench.worker()
+    worker.env = {"AGENTHUB_WORKER_SANDBOX": "none", "AGENTHUB_WORKER_MAX_RUNS": "1"}
+    run = bench.request(OK)
+    assert worker.start(sandbox=None).wait() == 0
+    assert bench.agent.run(run.id).outcome is Outcome.OK
+
+
 def test_three_faults_of_the_machine_in_a_row_end_the_worker(own_bench: Bench) -> None:
-    loses_the_data = (
-        "import os, pathlib\n"
-        "pathlib.Path(os.environ['TRAIN_DATA'], 'ready').unlink(missing_ok=True)\n1 / 0\n"
-    )
-    run = own_bench.request(loses_the_data)
+    run = own_bench.request(LOSES_THE_DATA)
     worker = own_bench.worker().start()
     assert worker.wait() == 1
     assert "3 faults of this machine in a row" in worker.err
     assert own_bench.agent.run(run.id).state is RunState.QUARANTINED
     assert own_bench.agent.results() == []
+    (halt,) = own_bench.agent.halts()
+    assert (halt.worker_id, halt.place.split()[-1]) == ("gpu1", "cpu")
+    assert halt.reason in worker.err
+    # Once it starts again, nobody needs to look after it.
+    assert worker.start("--idle-exit", "1s").wait() == 0
+    assert own_bench.agent.halts() == []
+
+
+# Scored apart, and not ---------------------------------------------------------------------------
+
+
+def test_the_template_is_scored_apart_and_audited(bench: Bench) -> None:
+    pytest.importorskip("torch")
+    train = (OWN_TEMPLATE / "train.py").read_text()
+    run = bench.request(train)
+    worker = bench.worker()
+    worker.template = OWN_TEMPLATE
+    worker.start("--scoring", "isolated+audit", "--once", "--budget", "3", "--profile", "cpu")
+    assert worker.wait(240) == 0, worker.err
+    (result,) = [one for one in bench.agent.results(limit=100) if one.run_id == run.id]
+    log = bench.agent.run_log(run.id)
+    assert result.outcome is Outcome.OK, (result.description, log)
+    assert result.track.endswith("/isolated+audit")
+    assert result.val_bpb is not None and 1 < result.val_bpb < 4
+    assert re.search(r"(?m)^val_bpb: +by the worker$", log)
+    told = result.metrics
+    assert 2 < told["train_phase_seconds"] < 30 and told["audited_rows"] == told["scored_rows"]
+
+
+def test_an_upstream_repo_is_run_inline(bench: Bench) -> None:
+    home = bench.folder / "autoresearch-data"
+    write_files(home, {"shard": "text"})
+    prepare = "import os\nSHARD = os.path.expanduser('~/.cache/autoresearch/shard')\n"
+    train = (
+        "import prepare\n"
+        "def build_model_config(depth): ...\n"
+        "print(open(prepare.SHARD).read())\n"
+        "print('---\\nval_bpb:          0.997900\\ntraining_seconds: 300.1')\n"
+    )
+    worker = bench.worker()
+    worker.template = bench.folder / "upstream"
+    write_files(worker.template, {"train.py": train, "prepare.py": prepare})
+    run = bench.request(train)
+    assert worker.start("--once", "--data", str(home)).wait() == 0, worker.err
+    told = bench.agent.run(run.id)
+    assert (told.val_bpb, (told.track or "").rpartition("/")[2]) == (0.9979, "inline")
+    apart = bench.worker()
+    apart.template = worker.template
+    assert apart.start("--scoring", "isolated", "--data", str(home)).wait() == 2
+    assert "cannot be scored apart: say --scoring inline" in apart.err
+
+
+# A fleet of processes ----------------------------------------------------------------------------
+
+
+def fake_gpus(bench: Bench, count: int) -> dict[str, str]:
+    """An environment in which nvidia-smi lists so many GPUs."""
+    tools = bench.folder / f"gpus{count}"
+    lines = "\\n".join(str(number) for number in range(count))
+    script = (
+        f"#!/bin/sh\ncase $1 in --query-gpu=index) printf '{lines}\\n';;\n*) echo 'A100, 40960';;"
+    )
+    write_files(tools, {"nvidia-smi": f"{script}\nesac\n"})
+    (tools / "nvidia-smi").chmod(0o755)
+    return {"PATH": f"{tools}:{os.environ['PATH']}"}
+
+
+def events(text: str, kind: str) -> list[dict[str, Any]]:
+    return [told for line in text.splitlines() if (told := json.loads(line))["event"] == kind]
+
+
+#: Counts itself, then stays as STAYS does.
+EACH_STAYS = (
+    """\
+import os, pathlib
+pathlib.Path(os.environ["TRAIN_DATA"], f"gpu{os.environ['CUDA_VISIBLE_DEVICES']}").touch()
+"""
+    + STAYS
+)
+
+
+def test_gpus_all_runs_one_process_for_each_and_a_drain_gives_all_runs_back(
+    own_bench: Bench,
+) -> None:
+    asked = [own_bench.request(EACH_STAYS + f"# {number}\n") for number in range(2)]
+    worker = own_bench.worker()
+    worker.env = fake_gpus(own_bench, 2)
+    worker.start("--gpus", "all", "--log", "json")
+    for number in range(2):
+        wait_for((worker.data / f"gpu{number}").exists, f"a trainer on GPU {number}: {worker.err}")
+    worker.signal(signal.SIGINT)
+    assert worker.wait() == 0
+    assert {told["device"] for told in events(worker.err, "claimed")} == {"cuda:0", "cuda:1"}
+    for run in asked:
+        released = own_bench.agent.run(run.id)
+        assert (released.state, released.attempt) == (RunState.QUEUED, 0), released.failure
+
+
+def test_a_member_that_is_killed_starts_again_and_trains(own_bench: Bench) -> None:
+    own_bench.request(STAYS)
+    worker = own_bench.worker().start("--gpus", "cpu", "--log", "json", "--once")
+    (trainer,) = worker.pids()
+    member = parent_of(parent_of(trainer))
+    (worker.data / "pids").unlink()
+    (worker.data / "go").touch()
+    os.kill(member, signal.SIGKILL)
+    assert worker.wait() == 0
+    assert events(worker.err, "restarting")[0]["exit"] == 128 + signal.SIGKILL
+    (outcome,) = events(worker.out, "outcome")
+    assert (outcome["device"], outcome["outcome"], outcome["val_bpb"]) == ("cpu", "ok", 1.25)
+
+
+def test_a_member_that_is_refused_or_quarantined_stays_down_with_its_reason(
+    own_bench: Bench,
+) -> None:
+    own_bench.request(LOSES_THE_DATA)
+    worker = own_bench.worker().start("--gpus", "cpu")
+    assert worker.wait() == 1
+    assert "cpu  down with exit code 1: 3 faults of this machine in a row, the last:" in worker.err
+    refused = own_bench.worker().start("--gpus", "3")
+    assert refused.wait(15) == 2, refused.err
+    assert "there is no cuda:3" in refused.err
+    assert "starts again" not in refused.err
+
+
+def test_a_second_signal_kills_the_whole_fleet(own_bench: Bench) -> None:
+    own_bench.request(DEAF)
+    worker = own_bench.worker().start("--gpus", "cpu")
+    pids = worker.pids()
+    own_bench.hub.kill()
+    worker.signal(signal.SIGINT)
+    wait_for(lambda: "drain" in worker.err, "the drain")
+    worker.signal(signal.SIGINT)
+    assert worker.wait(20) == 128 + signal.SIGINT
+    wait_for(lambda: not any(map(is_alive, pids)), "the end of the trainer and its children")
+
+
+def test_a_killed_supervisor_leaves_no_worker_behind(own_bench: Bench) -> None:
+    own_bench.request(STAYS)
+    worker = own_bench.worker().start("--gpus", "cpu")
+    (trainer,) = worker.pids()
+    member = parent_of(parent_of(trainer))
+    worker.signal(signal.SIGKILL)
+    wait_for(lambda: not is_alive(member) and not is_alive(trainer), "the end of all")
+
+
+@pytest.mark.parametrize("gpus", ["0,", "one", "-1"])
+def test_senseless_gpus_are_refused(bench: Bench, gpus: str) -> None:
+    worker = bench.worker().start(f"--gpus={gpus}")
+    assert worker.wait() == 2
+    assert "--gpus must be all, numbers as in 0,2, or cpu" in worker.err
+
+
+def test_a_table_of_the_fleet_is_drawn_on_a_terminal() -> None:
+    member = Member("cuda:1", "feed")
+    member.story.hear({"event": "claimed", "run": 7, "commit": "abcdef0123456789"})
+    member.story.hear({"event": "progress", "progress": 0.25, "tokens_per_second": 13562.0})
+    console = Console(width=160)
+    with console.capture() as told:
+        console.print(draw([member]))
+    row = told.get().splitlines()[1].split()
+    assert row == ["cuda:1", "training", "7", "abcdef012345", "25", "%", "13,562", "0", "0"]
 
 
 # What a worker refuses --------------------------------------------------------------------------
 
 
-def test_a_sandbox_must_be_asked_for_by_name(bench: Bench) -> None:
-    worker = bench.worker().start(sandbox=None)
+def test_what_no_sandbox_means_is_told_once(batch: Batch) -> None:
+    risk = "strangers' train.py as you, with your files and your network"
+    assert batch.worker.err.count(risk) == 1
+
+
+@pytest.mark.skipif(not bubblewrap_runs(), reason="bubblewrap cannot run here")
+def test_a_training_runs_in_the_first_sandbox_that_works_and_says_so(bench: Bench) -> None:
+    left = "import os, pathlib\nprint('pid', os.getpid())\npathlib.Path('left').touch()\n"
+    run = bench.request(left + OK)
+    worker = bench.worker().start("--once", sandbox=None)
+    assert worker.wait() == 0, worker.err
+    [result] = bench.agent.results(commit=run.commit)
+    assert (result.outcome, result.val_bpb) == (Outcome.OK, 1.5)
+    assert result.metrics["sandbox"] == "bubblewrap"
+    assert bench.agent.run_log(run.id).startswith("pid 2\n")
+    assert "sandbox bubblewrap" in worker.err
+    assert "warning" not in worker.err
+
+
+def test_a_sandbox_nobody_knows_is_refused(bench: Bench) -> None:
+    worker = bench.worker().start(sandbox="chroot")
     assert worker.wait() == 2
-    assert "strangers' train.py as you, with your files and your network" in worker.err
+    assert "--sandbox must be auto, bubblewrap" in worker.err
 
 
 def test_a_wrong_key_is_not_tried_again(bench: Bench) -> None:
@@ -597,10 +835,40 @@ def test_an_interpreter_that_lacks_the_template_s_packages_is_refused(bench: Ben
         ("NVIDIA H100 PCIe", "H100-PCIe"),
         ("NVIDIA RTX 6000 Ada Generation", "RTX-6000-Ada"),
         ("Tesla T4", "T4"),
+        ("NVIDIA H200", "H200"),
+        ("NVIDIA H200 NVL", "H200-NVL"),
+        ("NVIDIA GH200 480GB", "GH200"),
+        ("NVIDIA B200", "B200"),
+        ("NVIDIA A100 80GB PCIe", "A100-PCIe"),
+        ("NVIDIA H100 80GB HBM3 MIG 1g.10gb", "H100-MIG-1g.10gb"),
+        ("NVIDIA L40S", "L40S"),
+        ("NVIDIA GeForce RTX 3060 Laptop GPU", "RTX-3060-Laptop"),
+        ("Quadro RTX 8000", "RTX-8000"),
+        ("NVIDIA GeForce GTX 1080 Ti", "GTX-1080-Ti"),
+        ("Tesla V100-SXM2-16GB", "V100"),
+        ("AMD Instinct MI300X", "MI300X"),
+        ("AMD Instinct MI300X VF", "MI300X"),
+        ("AMD Instinct MI250X/MI250", "MI250X-MI250"),
+        ("Radeon RX 7900 XTX", "RX-7900-XTX"),
+        ("Advanced Micro Devices, Inc. [AMD/ATI] Instinct MI210", "MI210"),
+        ("", "unknown"),
     ],
 )
 def test_platforms_have_short_names(model: str, platform: str) -> None:
     assert platform_name(model) == platform
+
+
+def test_an_amd_gpu_is_found_by_rocm_smi(bench: Bench) -> None:
+    tools = bench.folder / "amd"
+    card = {"Card Series": "AMD Instinct MI300X", "VRAM Total Memory (B)": str(192 * 2**30)}
+    script = f"#!/bin/sh\ncat <<'END'\n{json.dumps({'card0': card, 'system': {}})}\nEND\n"
+    write_files(tools, {"rocm-smi": script})
+    (tools / "rocm-smi").chmod(0o755)
+    worker = bench.worker()
+    worker.env = {"PATH": f"{tools}:{os.environ['PATH']}"}
+    run = bench.request(OK)
+    assert worker.start("--once", "--device", "auto").wait() == 0
+    assert (bench.agent.run(run.id).track or "").startswith("MI300X/300s/")
 
 
 def test_a_gpu_is_found_without_torch_and_shown_alone_to_the_trainer(bench: Bench) -> None:

@@ -2,11 +2,17 @@
 
     python prepare.py                  prepare the data of this machine's profile, once
     python prepare.py --fingerprint    print which data, tokenizer and metric a score belongs to
+    python prepare.py --dataset        print the short name of the data: climbmix, stdlib
+    python prepare.py --layout         print what a worker hands to whom, as JSON
 
 Two profiles: `gpu` reads web text (climbmix shards from the Hugging Face hub), `cpu` reads the
 standard library of the running interpreter, so it needs no network. Everything prepared lies in
 TRAIN_DATA/<profile>/v<TEMPLATE_VERSION>; manifest.json is written last, so a folder that has one
 is whole.
+
+Three sides of the data: the training tokens, a public split that agents score their tries on, and
+a private one that workers score with. A worker that scores itself keeps both splits out of the
+training, and holds the training tokens back until its clock starts: TRAIN_GATE is the line to it.
 """
 
 from __future__ import annotations
@@ -15,12 +21,17 @@ import argparse
 import base64
 import bisect
 import ctypes
+import errno
+import functools
 import hashlib
 import http.client
 import json
 import math
+import mmap
 import os
+import queue
 import re
+import socket
 import sys
 import sysconfig
 import threading
@@ -28,8 +39,8 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor, as_completed
-from contextlib import contextmanager
+from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
@@ -45,18 +56,20 @@ if TYPE_CHECKING:
     import tiktoken
     import torch
 
-# torch, tiktoken, rustbpe, pyarrow are imported where they are used: --fingerprint must be quick.
+# torch, tiktoken, rustbpe, pyarrow are imported where they are used: --fingerprint and --dataset
+# must be quick.
 
 # ---------------------------------------------------------------------------
 # Constants: what makes two scores comparable
 # ---------------------------------------------------------------------------
 
-TEMPLATE_VERSION = 1
+TEMPLATE_VERSION = 2
 
 
 @dataclass(frozen=True)
 class Profile:
     name: str
+    dataset: str          # short name of the data
     vocab_size: int       # tokens, the special one included
     sequence_length: int  # tokens of context in training and evaluation
     eval_rows: int        # validation rows of sequence_length scored tokens, at most
@@ -65,8 +78,8 @@ class Profile:
 
 
 PROFILES = {
-    "cpu": Profile("cpu", 2048, 128, 10**9, 10**9, "60s"),
-    "gpu": Profile("gpu", 8192, 2048, 2048, 250_000_000, "300s"),
+    "cpu": Profile("cpu", "stdlib", 2048, 128, 10**9, 10**9, "60s"),
+    "gpu": Profile("gpu", "climbmix", 8192, 2048, 2048, 250_000_000, "300s"),
 }
 
 BOS = "<|bos|>"  # opens every document; the only special token
@@ -82,21 +95,61 @@ STDLIB_SKIPPED_FOLDERS = {
     "test", "tests", "turtledemo",
     "encodings", "pydoc_data",  # generated tables: thousands of lines that say nothing new
 }
-STDLIB_VAL_PERCENT = 8        # of the files
+STDLIB_VAL_PERCENT = 8        # of the files, for each of the two splits
 STDLIB_EVAL_BYTES = 2**18     # of validation text that is scored
 STDLIB_EVAL_FILE_CHARS = 2**14  # read from one file at most, so that many files are scored
 
 # gpu: karpathy/climbmix-400b-shuffle
 CLIMBMIX_URL = "https://huggingface.co/datasets/karpathy/climbmix-400b-shuffle/resolve/main"
-CLIMBMIX_VAL_SHARD = 6542  # the last one; all before it may be trained on
+CLIMBMIX_VAL_SHARD = 6542  # the last one: the public split
+CLIMBMIX_PRIVATE_SHARD = 6541  # all before it may be trained on
 CLIMBMIX_SHARDS = 12       # training shards by default, more than one run reads in 300 s
 DOWNLOAD_ATTEMPTS = 5
 PACK_POOL = 1000           # documents the packer chooses from
+BATCHES_AHEAD = 4          # batches the loader keeps ready
+DISK_IS_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 
 def fail(message: str) -> SystemExit:
     """One line on stderr and exit status 1, once raised."""
     return SystemExit(f"error: {message}")
+
+
+def run(main: Callable[[], None], after_interrupt: str) -> None:
+    """Run a script's main function; Ctrl-C ends it with one line and exit status 130."""
+    try:
+        main()
+    except KeyboardInterrupt:
+        print(f"\ninterrupted; {after_interrupt}", file=sys.stderr)
+        raise SystemExit(130) from None
+
+
+class ProgressBar:
+    """A bar on a terminal, drawn over itself; elsewhere a line for every item that is done."""
+
+    def __init__(self, label: str, total: int) -> None:
+        self.label, self.total, self.done = label, total, 0
+        self.terminal = sys.stdout.isatty()
+
+    def draw(self, share: float) -> None:
+        """Show `share` (0 to 1) of all the work as done."""
+        if self.terminal:
+            bar = "#" * round(30 * share)
+            print(f"\r{self.label} [{bar:<30}] {share:4.0%} ", end="", flush=True)
+
+    def leave(self) -> None:
+        """Begin a new line: what comes is not about this work."""
+        if self.terminal:
+            print(flush=True)
+
+    def item(self, text: str) -> None:
+        """One more of the items is done."""
+        self.done += 1
+        self.draw(self.done / self.total)
+        if not self.terminal:
+            print(f"{self.label}: {text}, {self.done} of {self.total}", flush=True)
+        elif self.done == self.total:
+            print(text, flush=True)
 
 
 # ---------------------------------------------------------------------------
@@ -136,6 +189,8 @@ class Environment:
     seed: int
     data: Path
     mirror: str     # address of a folder with the climbmix shards
+    checkpoint: Path | None  # where the trained weights go
+    gate: int | None  # descriptor of the line to a worker that holds the training tokens
 
     @property
     def folder(self) -> Path:
@@ -145,15 +200,18 @@ class Environment:
 def read_environment(profile: str | None = None, data: str | None = None) -> Environment:
     """Read the TRAIN_* variables; arguments win over them."""
     get = os.environ.get
-    name = profile or get("TRAIN_PROFILE") or ("gpu" if _cuda_is_available() else "cpu")
+    name = profile or get("TRAIN_PROFILE") or _read_project_profile()
+    if name == "auto":
+        name = "gpu" if _cuda_is_available() else "cpu"
     if name not in PROFILES:
         raise fail(f"TRAIN_PROFILE must be cpu or gpu, not {name!r}")
     device = get("TRAIN_DEVICE") or "auto"
     if not re.fullmatch(r"auto|cpu|mps|cuda(:\d+)?", device):
         raise fail(f"TRAIN_DEVICE must be auto, cpu, cuda, cuda:N or mps, not {device!r}")
     seed = get("TRAIN_SEED") or "42"
-    if not seed.isdecimal():
-        raise fail(f"TRAIN_SEED must be a whole number, not {seed!r}")
+    if not seed.isdecimal() or int(seed) >= 2**63:
+        raise fail(f"TRAIN_SEED must be a whole number below 2^63, not {seed!r}")
+    checkpoint = get("TRAIN_CHECKPOINT", "checkpoint.safetensors")
     return Environment(
         profile=PROFILES[name],
         device=device,
@@ -161,7 +219,16 @@ def read_environment(profile: str | None = None, data: str | None = None) -> Env
         seed=int(seed),
         data=Path(data or get("TRAIN_DATA") or "~/.cache/agenthub/data").expanduser(),
         mirror=(get("TRAIN_DATA_MIRROR") or CLIMBMIX_URL).rstrip("/"),
+        checkpoint=Path(checkpoint).expanduser() if checkpoint else None,
+        gate=int(get("TRAIN_GATE") or 0) or None,
     )
+
+
+def _read_project_profile() -> str:
+    project = Path(__file__).with_name("pyproject.toml")
+    text = project.read_text(encoding="utf-8") if project.exists() else ""
+    match = re.search(r'(?m)^profile = "(\w+)"', text)
+    return match[1] if match else "auto"
 
 
 def _cuda_is_available() -> bool:
@@ -175,17 +242,36 @@ def _cuda_is_available() -> bool:
     return torch.cuda.is_available()
 
 
+def find_device(env: Environment) -> torch.device:
+    """The device to train on; fails where the wanted one does not exist."""
+    import torch
+
+    name, count = env.device, torch.cuda.device_count() if torch.cuda.is_available() else 0
+    has_mps = torch.backends.mps.is_available()
+    if name == "auto" and env.profile.name == "cpu":
+        name = "cpu"
+    elif name == "auto":
+        name = "cuda" if count else "mps"
+        if not count and not has_mps:
+            raise fail(
+                "the gpu profile needs a GPU and torch finds none here: use TRAIN_PROFILE=cpu "
+                "(or insist with TRAIN_DEVICE=cpu; a step takes minutes)"
+            )
+    if name == "mps" and not has_mps:
+        raise fail("TRAIN_DEVICE is mps, and torch finds no such device here")
+    if not name.startswith("cuda"):
+        return torch.device(name)
+    index = int(name[5:] or torch.cuda.current_device()) if count else 0
+    if index >= count:
+        raise fail(f"TRAIN_DEVICE is {name}, and torch finds {count or 'no'} CUDA devices here")
+    return torch.device("cuda", index)
+
+
 def start_torch(env: Environment) -> torch.device:
     """Choose the device, seed every generator, and set threads and precision."""
     import torch
 
-    name = env.device
-    if name == "auto" and env.profile.name == "cpu":
-        name = "cpu"
-    elif name == "auto":
-        mps_or_cpu = "mps" if torch.backends.mps.is_available() else "cpu"
-        name = "cuda" if torch.cuda.is_available() else mps_or_cpu
-    device = torch.device(name)
+    device = find_device(env)
     if device.type == "cpu" and env.profile.name == "cpu":
         torch.set_num_threads(1)  # More threads are slower at this size, and not reproducible.
         _keep_freed_memory()
@@ -194,6 +280,25 @@ def start_torch(env: Environment) -> torch.device:
     torch.manual_seed(env.seed)
     torch.set_float32_matmul_precision("high")
     return device
+
+
+# Dense bf16 peak in FLOP/s by a part of the device's name; the first that fits counts.
+PEAK_FLOPS = {
+    "GB200": 2500e12, "B200": 2250e12, "H200": 989.5e12, "H100 PCIe": 756e12, "H100 NVL": 835e12,
+    "H100": 989.5e12, "H800": 989.5e12, "A100": 312e12, "A800": 312e12, "L40S": 362e12,
+    "L40": 181e12, "L4": 121e12, "A10G": 70e12, "A10": 125e12, "RTX 5090": 209.5e12,
+    "RTX 4090": 165.2e12, "RTX 3090": 71e12,
+    "MI355X": 2516e12, "MI325X": 1307.4e12, "MI300X": 1307.4e12,
+    "MI250X": 191.5e12,  # of one of its two devices
+}
+
+
+def find_peak_flops(device: torch.device) -> float | None:
+    """What a device could do at most, in FLOP/s; None where that is not known."""
+    import torch
+
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else ""
+    return next((flops for part, flops in PEAK_FLOPS.items() if part in name), None)
 
 
 def _keep_freed_memory() -> None:
@@ -224,8 +329,132 @@ def atomic_write(path: Path) -> Iterator[BinaryIO]:
 
 
 def save_array(path: Path, array: np.ndarray) -> None:
+    array = np.ascontiguousarray(array)
     with atomic_write(path) as file:
-        np.save(file, array)
+        # np.save hides the reason when a disk is full.
+        np.lib.format.write_array_header_1_0(file, np.lib.format.header_data_from_array_1_0(array))
+        file.write(array.data.cast("B"))
+
+
+def save_checkpoint(model: torch.nn.Module, env: Environment) -> None:
+    """Store the weights, by name, where TRAIN_CHECKPOINT says, and hand them to the worker.
+
+    May be called more than once: of a training that is cut off, the last one in time is scored.
+    """
+    import safetensors.torch
+
+    if env.checkpoint is None and env.gate is None:
+        return
+    gate = _open_gate(env.gate) if env.gate else None
+    if gate:
+        gate.say_trained()
+    tensors, storages = {}, set()
+    for name, tensor in model.state_dict().items():
+        place = (tensor.data_ptr(), tensor.shape, tensor.stride()) if tensor.numel() else name
+        if place not in storages:  # Tied weights are stored once.
+            storages.add(place)
+            tensors[name] = tensor.detach().cpu().contiguous()
+    path = env.checkpoint or Path("checkpoint.safetensors")
+    try:
+        with atomic_write(path) as file:
+            file.write(safetensors.torch.save(tensors))
+    except OSError as error:
+        raise fail(
+            f"cannot save {path}: {error.strerror} (TRAIN_CHECKPOINT names another "
+            "place; empty, it saves nothing)"
+        ) from error
+    if gate:
+        gate.hand_in(path)
+
+
+def load_checkpoint(model: torch.nn.Module, content: bytes) -> None:
+    """Give a model the weights of a checkpoint; raise ValueError when they do not fit."""
+    import safetensors.torch
+
+    try:
+        tensors = safetensors.torch.load(content)
+    except Exception as error:
+        raise ValueError(f"the checkpoint is no safetensors file: {error}") from error
+    try:
+        missing, unknown = model.load_state_dict(tensors, strict=False)
+    except RuntimeError as error:
+        raise ValueError(f"the checkpoint does not fit build_model(): {error}") from error
+    own = model.state_dict()
+    stored = {own[name].data_ptr() for name in tensors if name in own}
+    missing = [name for name in missing if own[name].data_ptr() not in stored and own[name].numel()]
+    if missing or unknown:
+        said = [f"lacks {', '.join(missing[:3])}"] * bool(missing)
+        said += [f"has {', '.join(unknown[:3])} too many"] * bool(unknown)
+        raise ValueError(f"the checkpoint does not fit build_model(): it {' and '.join(said)}")
+
+
+# ---------------------------------------------------------------------------
+# Gate and clock: when training begins, and what it is given
+# ---------------------------------------------------------------------------
+
+
+class Gate:
+    """The line to a worker. It hands the tokens over once, and its clock runs from then on.
+
+    We say `r` (ready), `t` (trained) and `s` (saved, with the checkpoint's descriptor); it answers
+    the first and the last with a line of JSON.
+    """
+
+    def __init__(self, descriptor: int) -> None:
+        self._socket = socket.socket(fileno=descriptor)
+        self._lock = threading.Lock()
+        self._tokens: list[np.ndarray] | None = None
+
+    def tokens(self) -> list[np.ndarray]:
+        with self._lock:
+            if self._tokens is None:
+                self._socket.sendall(b"r")
+                counts, files = self._hear()
+                memory = mmap.mmap(files[0], 0, access=mmap.ACCESS_READ)
+                stream = np.frombuffer(memory, dtype="<u2")
+                self._tokens = np.split(stream, np.cumsum(counts["tokens"])[:-1])
+            return self._tokens
+
+    def say_trained(self) -> None:
+        self._socket.sendall(b"t")
+
+    def hand_in(self, path: Path) -> None:
+        with open(path, "rb") as file:
+            socket.send_fds(self._socket, [b"s"], [file.fileno()])
+            refused = self._hear()[0]["refused"]
+        if refused:
+            raise fail(f"the checkpoint was refused: {refused}")
+
+    def _hear(self) -> tuple[dict[str, Any], list[int]]:
+        said, files = b"", []
+        while not said.endswith(b"\n"):
+            more, found, _, _ = socket.recv_fds(self._socket, 2**16, 1)
+            if not more:
+                raise fail("the worker has gone")
+            said, files = said + more, files + found
+        return json.loads(said), files
+
+
+@functools.cache
+def _open_gate(descriptor: int) -> Gate:
+    return Gate(descriptor)
+
+
+class Clock:
+    """Runs from its making on, which is when a worker hands over the training tokens."""
+
+    def __init__(self, env: Environment) -> None:
+        self.budget = env.budget
+        self.started = time.perf_counter()
+        if env.gate:
+            _open_gate(env.gate).tokens()
+
+    def seconds(self) -> float:
+        return time.perf_counter() - self.started
+
+    def progress(self, steps: int) -> float:
+        """The part of the budget that is used up, 0 to 1."""
+        return self.budget.progress(steps, self.seconds())
 
 
 @contextmanager
@@ -348,39 +577,41 @@ def read_stdlib() -> list[tuple[str, bytes]]:
     return sorted(files)
 
 
-def is_validation_file(name: str) -> bool:
-    """Decided by the name alone, so that a file stays on its side in every Python version."""
-    return int(sha256(name.encode())[:8], 16) % 100 < STDLIB_VAL_PERCENT
+def side_of(name: str) -> str:
+    """train, val or private; by the name alone, so a file stays there in every Python version."""
+    place = int(sha256(name.encode())[:8], 16) % 100
+    return ("val", "private", "train")[min(place // STDLIB_VAL_PERCENT, 2)]
 
 
 def prepare_cpu(env: Environment) -> None:
     files = read_stdlib()
-    train = [content.decode() for name, content in files if not is_validation_file(name)]
-    val: list[str] = []
-    val_bytes = 0
-    # In the order of a hash: the names' order would score one corner of the library only.
-    for _, content in sorted(((sha256(n.encode()), c) for n, c in files if is_validation_file(n))):
-        text = content.decode()[: min(STDLIB_EVAL_FILE_CHARS, STDLIB_EVAL_BYTES - val_bytes)]
-        val.append(text)
-        val_bytes += len(text.encode())
-        if val_bytes >= STDLIB_EVAL_BYTES:
-            break
+    train = [content.decode() for name, content in files if side_of(name) == "train"]
     print(f"data: {len(files)} files of the standard library", flush=True)
-
     tokenizer_path = env.folder / "tokenizer.tiktoken"
     train_tokenizer(train, env.profile, tokenizer_path)
     tokenizer = _tokenizer(tokenizer_path)
     stream = np.concatenate(encode_documents(tokenizer, train))
     save_array(env.folder / "train.npy", stream)
-
     T = env.profile.sequence_length
-    tokens = np.concatenate(encode_documents(tokenizer, val))
-    rows = (len(tokens) - 1) // T
-    # Neighbouring rows share one token: the last target of one is the first input of the next.
-    val_rows = np.stack([tokens[r * T : r * T + T + 1] for r in range(rows)])
+
+    def held_out(side: str) -> np.ndarray:
+        texts: list[str] = []
+        left = STDLIB_EVAL_BYTES
+        # In the order of a hash: the names' order would score one corner of the library only.
+        for _, content in sorted((sha256(n.encode()), c) for n, c in files if side_of(n) == side):
+            text = content.decode()[: min(STDLIB_EVAL_FILE_CHARS, left)]
+            texts.append(text)
+            left -= len(text.encode())
+            if left <= 0:
+                break
+        tokens = np.concatenate(encode_documents(tokenizer, texts))
+        # Neighbouring rows share one token: the last target of one is the first input of the next.
+        return np.stack([tokens[r * T : r * T + T + 1] for r in range((len(tokens) - 1) // T)])
+
     version = f"{sys.version_info.major}.{sys.version_info.minor}"
     hashes = [[name, sha256(content)] for name, content in files]
-    write_manifest(env, f"python-stdlib-{version}", hashes, ["train.npy"], len(stream), val_rows)
+    splits = {"val": held_out("val"), "private": held_out("private")}
+    write_manifest(env, f"python-stdlib-{version}", hashes, ["train.npy"], len(stream), splits)
 
 
 # ---------------------------------------------------------------------------
@@ -410,19 +641,26 @@ class _LinkedHeaders(urllib.request.HTTPRedirectHandler):
         return super().redirect_request(req, fp, code, msg, headers, newurl)
 
 
-def download(url: str, path: Path, stop: threading.Event) -> None:
-    """Fetch `url` into `path`, going on where an earlier attempt stopped; size and hash agree."""
+def download(
+    url: str, path: Path, stop: threading.Event, tell: Callable[[float], None] = lambda share: None
+) -> None:
+    """Fetch `url` into `path`, going on where an earlier attempt stopped; size and hash agree.
+
+    `tell` is called with the share of the file that is there, 0 to 1.
+    """
     if path.exists():
         return
     path.parent.mkdir(parents=True, exist_ok=True)
     reason = ""
     for attempt in range(DOWNLOAD_ATTEMPTS):
         if attempt:
-            stop.wait(min(30, 2**attempt))
+            seconds = min(30, 2**attempt)
+            print(f"{path.name}: {reason}; again in {seconds}s", file=sys.stderr, flush=True)
+            stop.wait(seconds)
         if stop.is_set():
             return
         try:
-            return _download_once(url, path, stop)
+            return _download_once(url, path, stop, tell)
         except urllib.error.HTTPError as error:
             reason = f"the server answered {error.code} {error.reason}"
             if error.code in (401, 403, 404, 410):
@@ -430,11 +668,15 @@ def download(url: str, path: Path, stop: threading.Event) -> None:
         except urllib.error.URLError as error:
             reason = f"no connection: {error.reason}"
         except (DownloadError, OSError, http.client.HTTPException) as error:
+            if getattr(error, "errno", None) in DISK_IS_FULL:
+                raise
             reason = str(error) or type(error).__name__
     raise fail(f"cannot download {url}: {reason} (TRAIN_DATA_MIRROR can name another address)")
 
 
-def _download_once(url: str, path: Path, stop: threading.Event) -> None:
+def _download_once(
+    url: str, path: Path, stop: threading.Event, tell: Callable[[float], None]
+) -> None:
     partial = path.with_name(path.name + ".part")  # Kept after a failure: the next attempt resumes.
     have = partial.stat().st_size if partial.exists() else 0
     linked = _LinkedHeaders()
@@ -455,6 +697,10 @@ def _download_once(url: str, path: Path, stop: threading.Event) -> None:
         with open(partial, "ab" if resumed else "wb") as file:
             while not stop.is_set() and (block := response.read(2**20)):
                 file.write(block)
+                if size:
+                    tell(file.tell() / size)
+    if stop.is_set():
+        return
     got = partial.stat().st_size
     if size is not None and got != size:
         if got > size:
@@ -517,30 +763,48 @@ def pack_rows(documents: Iterable[np.ndarray], length: int) -> Iterator[np.ndarr
         yield row
 
 
-def prepare_gpu(env: Environment, shards: int) -> None:
-    require_pyarrow()  # Better now than after a gigabyte of downloads.
-    raw = env.data / "gpu" / "shards"
-    indexes = [*range(shards), CLIMBMIX_VAL_SHARD]
-    paths = [raw / shard_name(index) for index in indexes]
-    missing = [path for path in paths if not path.exists()]
-    print(f"data: {len(paths) - len(missing)} of {len(paths)} shards in {raw}", flush=True)
+def download_all(urls: list[str], paths: list[Path]) -> None:
+    """Fetch several at a time; a failure or Ctrl-C stops the others, which may be resumed."""
     stop = threading.Event()
+    shares = dict.fromkeys(paths, 0.0)
+    bar = ProgressBar("data", len(paths))
     with ThreadPoolExecutor(4) as pool:
-        jobs = {pool.submit(download, f"{env.mirror}/{p.name}", p, stop): p for p in missing}
+
+        def fetch(url: str, path: Path) -> Path:
+            download(url, path, stop, lambda share: shares.update({path: share}))
+            return path
+
+        jobs = {pool.submit(fetch, url, path) for url, path in zip(urls, paths, strict=True)}
         try:
-            for done, job in enumerate(as_completed(jobs), 1):
-                job.result()
-                size = jobs[job].stat().st_size / 1e6
-                print(f"data: {jobs[job].name} {size:.0f} MB, {done} of {len(missing)}", flush=True)
+            while jobs:
+                done, jobs = wait(jobs, timeout=0.2, return_when=FIRST_COMPLETED)
+                for job in done:
+                    path = job.result()
+                    shares[path] = 1.0
+                    bar.item(f"{path.name} {path.stat().st_size / 1e6:.0f} MB")
+                if jobs:
+                    bar.draw(sum(shares.values()) / len(paths))
         except BaseException:
             stop.set()
             pool.shutdown(cancel_futures=True)
+            bar.leave()
             raise
+
+
+def prepare_gpu(env: Environment, shards: int) -> None:
+    require_pyarrow()  # Better now than after a gigabyte of downloads.
+    raw = env.data / "gpu" / "shards"
+    indexes = [*range(shards), CLIMBMIX_PRIVATE_SHARD, CLIMBMIX_VAL_SHARD]
+    paths = [raw / shard_name(index) for index in indexes]
+    missing = [path for path in paths if not path.exists()]
+    print(f"data: {len(paths) - len(missing)} of {len(paths)} shards in {raw}", flush=True)
+    download_all([f"{env.mirror}/{path.name}" for path in missing], missing)
     hashes = [[path.name, sha256_file(path)] for path in paths]
 
     tokenizer_path = env.folder / "tokenizer.tiktoken"
     if not tokenizer_path.exists():
-        texts = (text for path in paths[:-1] for group in read_shard(path) for text in group)
+        print("tokenizer: learning its merges from the first shards", flush=True)
+        texts = (text for path in paths[:-2] for group in read_shard(path) for text in group)
         train_tokenizer(texts, env.profile, tokenizer_path)
     tokenizer = _tokenizer(tokenizer_path)
 
@@ -549,27 +813,40 @@ def prepare_gpu(env: Environment, shards: int) -> None:
             yield from encode_documents(tokenizer, group, threads=os.cpu_count() or 1)
 
     train_files, train_tokens = [], 0
-    for done, (path, (_, digest)) in enumerate(zip(paths[:-1], hashes, strict=False), 1):
+    bar = ProgressBar("tokens", shards)
+    bar.draw(0)
+    for path, (_, digest) in zip(paths[:-2], hashes, strict=False):
         tokens_path = env.folder / f"{path.stem}-{digest[:8]}.npy"
         if not tokens_path.exists():
-            save_array(tokens_path, np.concatenate(list(documents(path))))
+            found = list(documents(path))
+            if not found:
+                raise fail(f"{path} holds no documents: delete it and run prepare.py again")
+            save_array(tokens_path, np.concatenate(found))
         train_files.append(tokens_path.name)
         train_tokens += len(np.load(tokens_path, mmap_mode="r"))
-        print(f"tokens: {train_tokens:,} ({done} of {shards} shards)", flush=True)
-    val_rows: list[np.ndarray] = []
-    for row in pack_rows(documents(paths[-1]), env.profile.sequence_length + 1):
-        val_rows.append(row)
-        if len(val_rows) == env.profile.eval_rows:
-            break
-    if not val_rows:
-        raise fail(f"{paths[-1]} holds less than one row of validation text")
-    rows = np.stack(val_rows)
-    write_manifest(env, "climbmix-400b-shuffle", hashes, train_files, train_tokens, rows)
+        bar.item(f"{train_tokens:,} of {path.name} and before")
+
+    def held_out(path: Path) -> np.ndarray:
+        rows: list[np.ndarray] = []
+        for row in pack_rows(documents(path), env.profile.sequence_length + 1):
+            rows.append(row)
+            if len(rows) == env.profile.eval_rows:
+                break
+        if not rows:
+            raise fail(f"{path} holds less than one row of validation text")
+        return np.stack(rows)
+
+    splits = {"val": held_out(paths[-1]), "private": held_out(paths[-2])}
+    write_manifest(env, "climbmix-400b-shuffle", hashes, train_files, train_tokens, splits)
 
 
 # ---------------------------------------------------------------------------
 # Manifest and fingerprint
 # ---------------------------------------------------------------------------
+
+
+# What a training may read before its clock starts, beside the manifest.
+HANDED_OUT = ["tokenizer.tiktoken", "token_bytes.npy"]
 
 
 def write_manifest(
@@ -578,15 +855,16 @@ def write_manifest(
     files: list[list[str]],
     train_files: list[str],
     train_tokens: int,
-    val_rows: np.ndarray,
+    splits: dict[str, np.ndarray],
 ) -> None:
     """Store the validation rows and the byte counts, then say what the whole is made of."""
     tokenizer_path = env.folder / "tokenizer.tiktoken"
     token_bytes = count_token_bytes(read_ranks(tokenizer_path))
-    val_rows = val_rows.astype("<u2")
-    save_array(env.folder / "val.npy", val_rows)
+    splits = {name: rows.astype("<u2") for name, rows in splits.items()}
+    for name, rows in splits.items():
+        save_array(env.folder / f"{name}.npy", rows)
     save_array(env.folder / "token_bytes.npy", token_bytes)
-    names = [*train_files, "val.npy", "token_bytes.npy", "tokenizer.tiktoken"]
+    names = [*train_files, "val.npy", "private.npy", "token_bytes.npy", "tokenizer.tiktoken"]
     manifest = {
         "identity": {
             "dataset": dataset,
@@ -594,7 +872,8 @@ def write_manifest(
             "tokenizer": sha256(tokenizer_path.read_bytes()),
             "token_bytes": sha256(token_bytes.astype("<i4").tobytes()),
             "sequence_length": env.profile.sequence_length,
-            "eval_tokens": sha256(val_rows.tobytes()),
+            "eval_tokens": sha256(splits["val"].tobytes()),
+            "private_tokens": sha256(splits["private"].tobytes()),
             "template_version": TEMPLATE_VERSION,
         },
         "train_files": train_files,
@@ -609,10 +888,13 @@ def find_manifest(env: Environment) -> dict[str, Any] | None:
     """The manifest, if there is one and every file it names has the size it says."""
     try:
         manifest = json.loads((env.folder / "manifest.json").read_bytes())
-        sizes = {name: (env.folder / name).stat().st_size for name in manifest["sizes"]}
+        wanted = manifest["sizes"]
+        if env.gate:  # The worker has the rest.
+            wanted = {name: wanted[name] for name in HANDED_OUT}
+        sizes = {name: (env.folder / name).stat().st_size for name in wanted}
     except (OSError, ValueError, KeyError, TypeError):
         return None
-    return manifest if sizes == manifest["sizes"] else None
+    return manifest if sizes == wanted else None
 
 
 def get_manifest(env: Environment) -> dict[str, Any]:
@@ -629,6 +911,21 @@ def fingerprint(manifest: dict[str, Any]) -> str:
     return sha256(json.dumps(manifest["identity"], sort_keys=True, separators=(",", ":")).encode())
 
 
+def layout(env: Environment) -> dict[str, Any]:
+    """For a worker that scores itself: its files, and the shape of what a model takes and gives."""
+    manifest = get_manifest(env)
+    return {
+        "folder": str(env.folder),
+        "below": f"{env.profile.name}/v{TEMPLATE_VERSION}",
+        "handed_out": ["manifest.json", *HANDED_OUT],
+        "train": manifest["train_files"],
+        "rows": {"file": "private.npy", "sha256": manifest["identity"]["private_tokens"]},
+        "token_bytes": {"file": "token_bytes.npy", "sha256": manifest["identity"]["token_bytes"]},
+        "sequence_length": env.profile.sequence_length,
+        "vocab_size": env.profile.vocab_size,
+    }
+
+
 # ---------------------------------------------------------------------------
 # Loader
 # ---------------------------------------------------------------------------
@@ -637,14 +934,27 @@ def fingerprint(manifest: dict[str, Any]) -> str:
 def make_loader(
     env: Environment, batch_size: int, device: torch.device, sequence_length: int | None = None
 ) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-    """Endless training batches: inputs and targets (batch_size, T); the order follows the seed."""
-    import torch
+    """Endless training batches: inputs and targets (batch_size, T); the order follows the seed.
 
+    A thread packs them and sends them to the device ahead of their use; `close()` ends it.
+    """
     T = sequence_length or env.profile.sequence_length
-    paths = [env.folder / name for name in get_manifest(env)["train_files"]]
+    manifest = get_manifest(env)
+    if manifest["train_tokens"] < 2 * (T + 1):
+        raise fail(f"{env.folder} holds only {manifest['train_tokens']} tokens to train on")
     random = np.random.default_rng(env.seed)
     cpu = env.profile.name == "cpu"
-    rows = _stream_rows(paths[0], T, random) if cpu else _packed_rows(paths, T, random)
+    rows = (_stream_rows if cpu else _packed_rows)(env, manifest, T, random)
+    return _work_ahead(_make_batches(rows, batch_size, device))
+
+
+def _make_batches(
+    rows: Iterator[np.ndarray], batch_size: int, device: torch.device
+) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+    import torch
+
+    if device.type == "cuda":
+        torch.cuda.set_device(device)  # Each thread has its own.
     while True:
         batch = torch.from_numpy(np.stack([next(rows) for _ in range(batch_size)]).astype(np.int64))
         if device.type == "cuda":
@@ -654,9 +964,45 @@ def make_loader(
         yield batch[:, :-1].contiguous(), batch[:, 1:].contiguous()
 
 
-def _stream_rows(path: Path, T: int, random: np.random.Generator) -> Iterator[np.ndarray]:
+def _work_ahead(items: Iterator[Any]) -> Iterator[Any]:
+    """Iterate in a thread, BATCHES_AHEAD items ahead; what goes wrong there is raised here."""
+    ready: queue.Queue[Any] = queue.Queue(BATCHES_AHEAD)
+    stop = threading.Event()
+
+    def work() -> None:
+        try:
+            for item in items:
+                ready.put(item)
+                if stop.is_set():
+                    return
+        except BaseException as error:
+            ready.put(error)
+
+    thread = threading.Thread(target=work, daemon=True)
+    thread.start()
+    try:
+        while not isinstance(item := ready.get(), BaseException):
+            yield item
+        raise item
+    finally:
+        stop.set()
+        with suppress(queue.Empty):
+            while True:  # Make room, in case it waits for that.
+                ready.get_nowait()
+        thread.join()
+
+
+def _open_tokens(env: Environment, manifest: dict[str, Any]) -> list[np.ndarray]:
+    if env.gate:
+        return _open_gate(env.gate).tokens()
+    return [np.load(env.folder / name, mmap_mode="r") for name in manifest["train_files"]]
+
+
+def _stream_rows(
+    env: Environment, manifest: dict[str, Any], T: int, random: np.random.Generator
+) -> Iterator[np.ndarray]:
     # Every epoch cuts the stream at another offset and visits each row once.
-    tokens = np.load(path)
+    tokens = np.array(_open_tokens(env, manifest)[0])
     while True:
         offset = int(random.integers(T))
         for row in random.permutation((len(tokens) - 1 - offset) // T):
@@ -664,11 +1010,14 @@ def _stream_rows(path: Path, T: int, random: np.random.Generator) -> Iterator[np
             yield tokens[start : start + T + 1]
 
 
-def _packed_rows(paths: list[Path], T: int, random: np.random.Generator) -> Iterator[np.ndarray]:
+def _packed_rows(
+    env: Environment, manifest: dict[str, Any], T: int, random: np.random.Generator
+) -> Iterator[np.ndarray]:
     def documents() -> Iterator[np.ndarray]:
+        shards = _open_tokens(env, manifest)
         while True:
-            for index in random.permutation(len(paths)):
-                tokens = np.load(paths[index], mmap_mode="r")
+            for index in random.permutation(len(shards)):
+                tokens = shards[index]
                 starts = np.flatnonzero(tokens == tokens[0])  # Every shard opens with BOS.
                 for start, end in zip(starts, [*starts[1:], len(tokens)], strict=True):
                     yield tokens[start:end]
@@ -683,16 +1032,23 @@ def _packed_rows(paths: list[Path], T: int, random: np.random.Generator) -> Iter
 
 def evaluate_bpb(
     model: Callable[[torch.Tensor], torch.Tensor], env: Environment, batch_size: int = 32
-) -> float:
-    """Bits the model needs per byte of the validation text: val_bpb, lower is better.
+) -> float | None:
+    """Bits the model needs per byte of the public split: val_bpb, lower is better.
+
+    None under a worker that scores itself: it does so on the private split, after the training.
 
     The model is given tokens (B, T) and answers with logits (B, T, vocabulary); it never sees a
     target. Special tokens have no bytes and are left out of both sums. The logits at a position may
     depend only on that row up to that position.
     """
-    get_manifest(env)
+    if env.gate:
+        return None
+    identity = get_manifest(env)["identity"]
     rows = np.load(env.folder / "val.npy")
     token_bytes = np.load(env.folder / "token_bytes.npy")
+    found = sha256(rows.tobytes()), sha256(token_bytes.astype("<i4").tobytes())
+    if found != (identity["eval_tokens"], identity["token_bytes"]):
+        raise fail(f"the validation data in {env.folder} is damaged: delete it and prepare again")
     return score_rows(model, rows, token_bytes, batch_size)
 
 
@@ -745,16 +1101,24 @@ def score_rows(
 def main() -> None:
     parser = argparse.ArgumentParser(description="Prepare data and tokenizer of an experiment.")
     option = parser.add_argument
-    option("--profile", choices=sorted(PROFILES), help="default: gpu where CUDA is, else cpu")
+    option("--profile", choices=sorted(PROFILES), help="default: TRAIN_PROFILE, pyproject.toml")
     option("--data", metavar="DIR", help="default: TRAIN_DATA or ~/.cache/agenthub/data")
     option("--shards", type=int, metavar="N", help=f"gpu: to train on (default {CLIMBMIX_SHARDS})")
     option("--fingerprint", action="store_true", help="print the fingerprint of what is prepared")
+    option("--dataset", action="store_true", help="print the short name of what is prepared")
+    option("--layout", action="store_true", help="print what a worker hands to whom, as JSON")
     args = parser.parse_args()
-    if args.shards is not None and not 1 <= args.shards <= CLIMBMIX_VAL_SHARD:
-        raise fail(f"--shards must be 1 to {CLIMBMIX_VAL_SHARD}")
+    if args.shards is not None and not 1 <= args.shards <= CLIMBMIX_PRIVATE_SHARD:
+        raise fail(f"--shards must be 1 to {CLIMBMIX_PRIVATE_SHARD}")
     env = read_environment(args.profile, args.data)
-    if args.fingerprint:
-        print(fingerprint(get_manifest(env)))
+    if args.fingerprint or args.dataset or args.layout:
+        manifest = get_manifest(env)
+        if args.fingerprint:
+            print(fingerprint(manifest))
+        if args.dataset:
+            print(env.profile.dataset)
+        if args.layout:
+            print(json.dumps(layout(env)))
         return
 
     def is_ready() -> bool:
@@ -764,20 +1128,24 @@ def main() -> None:
 
     if not is_ready():
         print(f"preparing {env.profile.name} data in {env.data}", flush=True)
-        with preparing_alone(env):
-            if is_ready():
-                pass  # Another process did it in the meantime.
-            elif env.profile.name == "cpu":
-                prepare_cpu(env)
-            else:
-                prepare_gpu(env, args.shards or CLIMBMIX_SHARDS)
+        try:
+            with preparing_alone(env):
+                if is_ready():
+                    pass  # Another process did it in the meantime.
+                elif env.profile.name == "cpu":
+                    prepare_cpu(env)
+                else:
+                    prepare_gpu(env, args.shards or CLIMBMIX_SHARDS)
+        except OSError as error:
+            advice = "free some space, or name another folder with --data"
+            hint = f" ({advice})" if error.errno in DISK_IS_FULL else ""
+            raise fail(f"cannot write to {env.data}: {error.strerror or error}{hint}") from error
+        except ImportError as error:
+            raise fail(f"{error}: `pip install .` here brings what is missing") from error
     manifest = get_manifest(env)
     tokens = manifest["train_tokens"]
     print(f"ready: {env.profile.name} {tokens} tokens fingerprint {fingerprint(manifest)}")
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except KeyboardInterrupt:
-        raise fail("interrupted; run it again to go on") from None
+    run(main, "run it again to go on")

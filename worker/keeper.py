@@ -1,29 +1,40 @@
 """Keeper: the process between the worker and one trainer. When it ends, nothing of that is left.
 
-Run by the worker as a script: `python keeper.py COMMAND…`. Standard input is its line to the
+Run by the worker as a script: `python keeper.py GUARD COMMAND…`. Standard input is its line to the
 worker: `t` asks the trainer to end, and when the line breaks, which the worker's death does too,
 every process is killed. Daemons that left the trainer's process group are found as well: on
-Linux orphans come to the keeper. Exits as the trainer did, 128 + N after signal N.
+Linux orphans come to the keeper. So is everything once a limit of GUARD is passed: trainer.Guard as
+JSON. Exits as the trainer did, 128 + N after signal N.
 """
 
 import contextlib
 import ctypes
+import json
 import os
 import select
 import signal
 import sys
+import time
 from pathlib import Path
+from typing import Any
 
 PR_SET_PDEATHSIG, PR_SET_CHILD_SUBREAPER = 1, 36
 LINE = 0
+#: Between two looks at what is guarded.
+LOOK_SECONDS = 0.25
 
 
-def main(command: list[str]) -> int:
+def main(guard: dict[str, Any], command: list[str]) -> int:
     prctl(PR_SET_CHILD_SUBREAPER, 1)
     bell = open_bell()
     trainer = start(command)
-    status = watch(trainer, bell)
-    return end(trainer, status)
+    status = watch(trainer, bell, guard)
+    code = end(trainer, status)
+    if guard["last"]:
+        os.waitpid(start(guard["last"]), 0)
+    for left in guard["files"]:
+        Path(left).unlink(missing_ok=True)
+    return code
 
 
 def prctl(option: int, value: int) -> None:
@@ -56,10 +67,18 @@ def start(command: list[str]) -> int:
     os._exit(127)
 
 
-def watch(trainer: int, bell: int) -> int | None:
+def watch(trainer: int, bell: int, guard: dict[str, Any]) -> int | None:
     """Wait for the trainer's end and return its status; None when it is to be killed."""
+    limits = [guard[name] for name in ("memory_bytes", "wall_seconds", "folder")]
+    look_seconds = LOOK_SECONDS if any(limits) else None
+    started = looked = time.monotonic()
     while True:
-        ready, _, _ = select.select([LINE, bell], [], [])
+        ready, _, _ = select.select([LINE, bell], [], [], look_seconds)
+        if look_seconds and time.monotonic() >= looked + look_seconds:
+            looked = time.monotonic()
+            if passed := find_passed(guard, looked - started):
+                os.write(1, f"\nsandbox: killed, {passed}\n".encode())
+                return None
         if LINE in ready:
             if os.read(LINE, 1) != b"t":
                 return None
@@ -69,6 +88,59 @@ def watch(trainer: int, bell: int) -> int | None:
                 return None
             if (status := reap().get(trainer)) is not None:
                 return status
+
+
+def find_passed(guard: dict[str, Any], seconds: float) -> str:
+    """The limit that was passed, in words; empty while all hold."""
+    most = guard["memory_bytes"]
+    if most and (used := memory_of(descendants(), most)) > most:
+        return f"out of memory: {used >> 20} MiB of {most >> 20}"
+    if guard["wall_seconds"] and seconds > guard["wall_seconds"]:
+        return f"still there after {seconds:.0f} s"
+    if guard["folder"] and weigh(guard["folder"], guard["folder_bytes"]) > guard["folder_bytes"]:
+        return f"more than {guard['folder_bytes'] >> 20} MiB of files"
+    return ""
+
+
+def descendants() -> list[int]:
+    found = [os.getpid()]
+    for pid in found:
+        for children in Path(f"/proc/{pid}/task").glob("*/children"):
+            with contextlib.suppress(OSError):
+                found += map(int, children.read_text().split())
+    return found[1:]
+
+
+def memory_of(pids: list[int], most: int) -> int:
+    """Bytes of these processes; what they share is told apart once it matters, for it is slow."""
+    whole = sum(count_kib(f"/proc/{pid}/status", ("RssAnon:", "RssShmem:")) for pid in pids) << 10
+    if whole <= most:
+        return whole
+    # Files that are mapped are the system's to drop, so only these.
+    fields = ("Pss_Anon:", "Pss_Shmem:")
+    fair = sum(count_kib(f"/proc/{pid}/smaps_rollup", fields) for pid in pids) << 10
+    return fair or whole
+
+
+def count_kib(path: str, fields: tuple[str, ...]) -> int:
+    try:
+        lines = [line.split() for line in Path(path).read_text().splitlines()]
+    except OSError:
+        return 0  # It ended meanwhile.
+    return sum(int(words[1]) for words in lines if words and words[0] in fields)
+
+
+def weigh(folder: str, enough: int) -> int:
+    """Bytes on the disk below a folder, counted until they are more than enough."""
+    used, folders = 0, [folder]
+    while folders and used <= enough:
+        with contextlib.suppress(OSError), os.scandir(folders.pop()) as entries:
+            for entry in entries:
+                with contextlib.suppress(OSError):
+                    used += entry.stat(follow_symlinks=False).st_blocks * 512
+                    if entry.is_dir(follow_symlinks=False):
+                        folders.append(entry.path)
+    return used
 
 
 def end(trainer: int, status: int | None) -> int:
@@ -126,4 +198,4 @@ def kill(pid: int, number: int) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(main(json.loads(sys.argv[1]), sys.argv[2:]))

@@ -8,6 +8,7 @@ cannot spoil a queue.
 import shutil
 import signal
 import time
+from contextlib import suppress
 from functools import partial
 from math import ceil, inf
 
@@ -15,16 +16,17 @@ from ah_cli import git, transfer
 from ah_cli.client import ApiError, HubClient, HubUnreachable
 from server import wire
 from worker.drain import Drain
-from worker.environment import build_environment
+from worker.examine import Watch, examine
+from worker.exits import Exit
 from worker.lease import Lease
 from worker.offer import Offer
 from worker.patience import DRAIN_SECONDS, Patience, is_passing
 from worker.settings import Refused
-from worker.trainer import POLITE_SECONDS, Ended, Fault, Interrupted, Trainer, train
+from worker.trainer import POLITE_SECONDS, Ended, Fault, Interrupted
 from worker.transcript import Transcript, clean_line
-from worker.verdict import Verdict, judge
+from worker.verdict import Verdict
 from worker.view import PlainView
-from worker.workspace import Cache, InvalidTree
+from worker.workspace import Cache, InvalidTree, Workspace
 
 #: Short, so that a drain need not cut a claim off: what it was granted would be lost.
 CLAIM_WAIT_SECONDS = 5
@@ -52,6 +54,8 @@ class Loop:
         self._hub, self._offer, self._cache = hub, offer, cache
         self._view, self._drain, self._patience = view, drain, patience
         self._faults = 0
+        #: Why this machine was last at fault.
+        self.last_fault = ""
 
     def work(self, max_runs: int | None = None, idle_exit_seconds: float | None = None) -> int:
         """Work until drained, done or idle too long; return the exit code of the process."""
@@ -67,9 +71,11 @@ class Loop:
                 self._view.note(f"nothing to do for {idle_exit_seconds:g} s")
                 break
             if self._faults == FAULTS_MAX:
-                self._view.note(f"{FAULTS_MAX} faults of this machine in a row: stopping")
-                return 1
-        return 0
+                self._view.quarantined(
+                    f"{FAULTS_MAX} faults of this machine in a row, the last: {self.last_fault}"
+                )
+                return Exit.QUARANTINED
+        return Exit.DONE
 
     def _claim(self, idle_until: float) -> wire.Run | None:
         asked_at = time.monotonic()
@@ -90,7 +96,8 @@ class Loop:
         started = time.monotonic()
         transcript = Transcript()
         self._view.claimed(run)
-        with Lease(self._hub, run, lambda: transcript.progress) as lease:
+        held = self._cache.holding(self._hub.url, run.id, run.fence)
+        with held, Lease(self._hub, run, lambda: transcript.progress) as lease:
             try:
                 verdict = self._train(run, lease, transcript, started)
             except Interrupted as stop:
@@ -98,10 +105,13 @@ class Loop:
             except (Fault, git.GitError, OSError, HubUnreachable, ApiError) as error:
                 # Ctrl-C reaches git too; what fails in a drain is no fault.
                 fault = not self._drain.asked
-                self._faults += fault
+                if fault:
+                    self._blame(str(error))
                 self._give_back(run, lease, str(error), fault=fault)
             else:
                 self._report(run, verdict, transcript, started)
+        with suppress(git.GitError, OSError):
+            self._cache.mirror.trim()
         if 0 < self._faults < FAULTS_MAX:
             self._drain.sleep(self._faults * FAULT_PAUSE_SECONDS)
 
@@ -111,35 +121,47 @@ class Loop:
         offer = self._offer
         budget = run.budget_seconds or offer.budget_seconds
         limit = min(budget + offer.grace_seconds, _hub_limit(run) - MARGIN_SECONDS)
-        self._fetch(run.commit, started + limit)
         with self._cache.workspace() as space:
             try:
-                self._cache.fill(space, run.commit, offer.template)
+                self._fill(space, run.commit, started + limit)
             except InvalidTree as error:
                 return Verdict(wire.Outcome.INVALID, clean_line(str(error)))
-            directory = offer.data.directory
-            env = build_environment(offer.device, space, directory, offer.profile, budget, run.seed)
-            command = [offer.python, "train.py"]
-            with Trainer(command, space.tree, env, transcript) as trainer:
-                ended = train(
-                    trainer,
-                    started + limit,
-                    lambda: "drain" if self._drain.asked else lease.interruption,
-                    lambda: self._view.progress(run, transcript.progress, lease),
-                )
-        verdict = judge(ended, transcript)
+            watch = Watch(
+                started + limit,
+                lambda: "drain" if self._drain.asked else lease.interruption,
+                lambda: self._view.progress(run, transcript.progress, lease),
+            )
+            verdict, ended = examine(offer, space, budget, run.seed, transcript, watch)
         if verdict.outcome is wire.Outcome.CRASH:
             self._clear_of_blame(ended)
         return verdict
 
+    def give_back_left(self) -> None:
+        """Give back at once what died with workers of this cache, before its leases pass."""
+        for held in self._cache.left:
+            if held.hub != self._hub.url:
+                continue
+            release = wire.Release(fence=held.fence, reason="its worker died", fault=True)
+            # Another key's, or it has ended: then there is nothing to give back.
+            with suppress(HubUnreachable, ApiError):
+                self._hub.release(held.run, release)
+                self._view.note(f"run {held.run} of a worker that died goes back to the queue")
+
+    def _fill(self, space: Workspace, hash: str, until: float) -> None:
+        with self._cache.mirror.using(hash):
+            self._fetch(hash, until)
+            whole = self._offer.scoring == "inline"
+            self._cache.fill(space, hash, self._offer.template, whole=whole)
+
     def _fetch(self, hash: str, until: float) -> None:
-        if self._cache.has_commit(hash):
+        mirror = self._cache.mirror
+        if mirror.has_commit(hash):
             return
         bundle = self._cache.bundle_path(hash)
         try:
-            bring = partial(transfer.fetch, self._hub, hash, bundle, self._cache.mirror)
+            bring = partial(transfer.fetch, self._hub, hash, bundle, mirror.path)
             self._patience.call(bring, until)
-            self._cache.keep(hash)
+            mirror.keep(hash)
         finally:
             bundle.unlink(missing_ok=True)
         if self._drain.asked:
@@ -151,7 +173,7 @@ class Loop:
             self._drain.sleep(1)  # Who stops a whole group of processes hits the trainer first.
             if self._drain.asked:
                 raise Interrupted("drain")
-        if shutil.disk_usage(self._cache.mirror).free < FREE_BYTES:
+        if shutil.disk_usage(self._cache.mirror.path).free < FREE_BYTES:
             raise Fault("the disk is full")
         if self._offer.data.find_fingerprint() != self._offer.claim.data_fingerprint:
             raise Fault("the data changed while this worker ran; start it again")
@@ -173,14 +195,20 @@ class Loop:
         try:
             self._patience.call(partial(self._hub.finish, run.id, result), until, DRAIN_SECONDS)
         except (HubUnreachable, ApiError) as error:
-            self._faults += isinstance(error, HubUnreachable) or error.status != 409
+            if isinstance(error, HubUnreachable) or error.status != 409:
+                self._blame(f"a result was not taken: {error}")
             self._view.dropped(run, f"the result {verdict.outcome} was not taken: {error}")
         else:
             self._faults = 0
             self._view.finished(run, verdict, seconds)
 
+    def _blame(self, fault: str) -> None:
+        """Count a fault of this machine."""
+        self._faults += 1
+        self.last_fault = clean_line(fault)
+
     def _give_back(self, run: wire.Run, lease: Lease, reason: str, *, fault: bool) -> None:
-        self._view.dropped(run, reason)
+        self._view.dropped(run, reason, fault=fault)
         if lease.lost:
             return
         release = wire.Release(fence=run.fence, reason=clean_line(reason) or "unknown", fault=fault)

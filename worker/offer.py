@@ -2,20 +2,31 @@
 
 import shutil
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from typing import Any
 
 from pydantic import ValidationError
 
+from ah_cli.config import config_path
 from server import wire
 from worker.device import Device, find_device
+from worker.gate import Tokens
+from worker.sandbox.base import Sandbox, default_limits
+from worker.sandbox.choice import open_sandbox
 from worker.settings import DEFAULT_BUDGET_SECONDS, Refused, Settings
 from worker.template import Data, Template, load_template
 from worker.trainer import Fault
 
-#: train.py prints its own val_bpb, by the restored prepare.py.
-SCORING = "inline"
+
+@dataclass(frozen=True, slots=True)
+class Phases:
+    """Seconds each phase of a run may take; training has the budget."""
+
+    startup: float = 120.0
+    save: float = 60.0
+    score: float = 180.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,15 +36,28 @@ class Offer:
     profile: str
     budget_seconds: int
     grace_seconds: float
-    python: str
+    sandbox: Sandbox
     template: Template
     data: Data
+    phases: Phases = Phases()
+    #: What prepare.py tells of its files and shapes; empty when train.py scores itself.
+    layout: dict[str, Any] = field(default_factory=dict)
+    tokens: Tokens | None = None
+
+    @property
+    def scoring(self) -> str:
+        return self.claim.scoring
+
+    def get_tokens(self) -> Tokens:
+        if self.tokens is None:
+            raise Fault("there are no training tokens to hand over at this level of scoring")
+        return self.tokens
 
     def __str__(self) -> str:
         fingerprint = self.claim.data_fingerprint[:8]
         return (
             f"{self.claim.platform} ({self.device.name}), {self.budget_seconds} s per run, "
-            f"data {fingerprint}, scoring {SCORING}, sandbox {self.claim.sandbox}"
+            f"data {fingerprint}, scoring {self.scoring}, sandbox {self.claim.sandbox}"
         )
 
 
@@ -45,18 +69,30 @@ def make_offer(settings: Settings, say: Callable[[str], None]) -> Offer:
     template = load_template(settings.template)
     data = Data(template, python, profile, settings.data)
     data.check_packages()
+    sandbox = open_own_sandbox(settings, python, device)
     budget = settings.budget_seconds or DEFAULT_BUDGET_SECONDS[profile]
     grace = settings.grace_seconds
+    claim = _make_claim(settings, device, budget, data, sandbox, say)
+    layout = data.read_layout() if settings.scoring != "inline" else {}
     return Offer(
-        claim=_make_claim(settings, device, budget, _prepare(data, settings.prepare, say)),
+        claim=claim,
         device=device,
         profile=profile,
         budget_seconds=budget,
         grace_seconds=budget + 300.0 if grace is None else grace,
-        python=python,
+        sandbox=sandbox,
         template=template,
         data=data,
+        layout=layout,
+        tokens=_read_tokens(layout) if layout else None,
     )
+
+
+def _read_tokens(layout: dict[str, Any]) -> Tokens:
+    try:
+        return Tokens([Path(layout["folder"], name) for name in layout["train"]])
+    except (OSError, ValueError) as error:
+        raise Fault(f"the training tokens cannot be read: {error}") from error
 
 
 def find_python(wanted: str) -> str:
@@ -65,6 +101,14 @@ def find_python(wanted: str) -> str:
     if found is None:
         raise Refused(f"there is no interpreter {wanted}; see --python")
     return str(Path.cwd() / found)
+
+
+def open_own_sandbox(settings: Settings, python: str, device: Device) -> Sandbox:
+    """The sandbox of this worker, tried out; raise Refused when none works."""
+    settings.cache.mkdir(mode=0o700, parents=True, exist_ok=True)
+    hidden = [config_path(), Path.home(), settings.cache]
+    limits = default_limits(settings.memory_bytes)
+    return open_sandbox(settings.sandbox, python, device.visible, hidden, settings.cache, limits)
 
 
 def _prepare(data: Data, may_prepare: bool, say: Callable[[str], None]) -> str:
@@ -79,17 +123,26 @@ def _prepare(data: Data, may_prepare: bool, say: Callable[[str], None]) -> str:
     return data.find_fingerprint()
 
 
-def _make_claim(settings: Settings, device: Device, budget: int, fingerprint: str) -> wire.Claim:
+def _make_claim(
+    settings: Settings,
+    device: Device,
+    budget: int,
+    data: Data,
+    sandbox: Sandbox,
+    say: Callable[[str], None],
+) -> wire.Claim:
+    fingerprint = _prepare(data, settings.prepare, say)
     try:
         return wire.Claim(
             platform=device.platform if settings.platform == "auto" else settings.platform,
             budget_seconds=budget,
             data_fingerprint=fingerprint,
-            scoring=SCORING,
+            scoring=settings.scoring,
             device=device.model[:200],
             vram_mb=device.vram_mb,
-            sandbox=settings.sandbox,
+            sandbox=sandbox.kind,
             worker_version=_version(),
+            data=data.find_name(),
         )
     except ValidationError as error:
         problem = error.errors()[0]

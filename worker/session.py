@@ -1,9 +1,14 @@
 """Session: one worker process from its first word to the hub to its last."""
 
+import platform
+from contextlib import suppress
+
 from ah_cli.client import ApiError, HubClient, HubUnreachable
 from server import wire
 from worker.drain import Drain, Drained
+from worker.exits import Exit
 from worker.loop import Loop
+from worker.member import obey_supervisor
 from worker.offer import make_offer
 from worker.patience import Patience, is_passing
 from worker.settings import NO_SANDBOX_RISK, Refused, Settings
@@ -13,11 +18,13 @@ from worker.workspace import Cache
 
 def work(settings: Settings) -> int:
     """Check what is needed, then work; return the exit code of the process."""
-    view = open_view(settings.log)
+    view = open_view(settings.log, settings.device)
     drain = Drain()
     drain.install()
+    obey_supervisor()
     patience = Patience(drain, view.note)
-    view.note(f"warning: {NO_SANDBOX_RISK}")
+    if settings.sandbox == "none":
+        view.note(f"warning: {NO_SANDBOX_RISK}")
     with HubClient(settings.hub, settings.key) as hub:
         me = find_me(hub, patience)
         if me is None:
@@ -27,14 +34,28 @@ def work(settings: Settings) -> int:
                 offer = make_offer(settings, view.note)
         except Drained:
             return 0
-        cache = Cache(settings.cache)
+        cache = Cache(settings.cache, settings.cache_bytes)
         try:
-            facts = offer.claim.model_dump()
+            facts = offer.claim.model_dump() | {"model": offer.device.model}
+            facts["device"] = offer.device.name
             view.ready(f"{me} on {hub.url}, {offer}", worker=me, hub=hub.url, **facts)
             loop = Loop(hub, offer, cache, view, drain, patience)
-            return loop.work(settings.max_runs, settings.idle_exit_seconds)
+            loop.give_back_left()
+            _report_halt(hub, settings, None)
+            code = loop.work(settings.max_runs, settings.idle_exit_seconds)
+            if code == Exit.QUARANTINED:
+                _report_halt(hub, settings, loop.last_fault)
+            return code
         finally:
             cache.close()
+
+
+def _report_halt(hub: HubClient, settings: Settings, reason: str | None) -> None:
+    """Let people see at the hub that this process stopped itself, or that it works again."""
+    place = f"{platform.node()[:63]} {settings.device}".strip()
+    # An older hub has no such call, and then the log must do.
+    with suppress(HubUnreachable, ApiError):
+        hub.report_halt(wire.HaltReport(place=place, reason=reason))
 
 
 def find_me(hub: HubClient, patience: Patience) -> str | None:

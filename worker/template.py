@@ -4,6 +4,7 @@ The files are read once, at start; nothing a training does to them on disk reach
 All but train.py are frozen.
 """
 
+import hashlib
 import json
 import os
 import re
@@ -11,6 +12,7 @@ import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
+from typing import Any
 
 from worker.settings import Refused
 from worker.trainer import Fault, capture, run_aloud
@@ -70,16 +72,60 @@ class Data:
 
     def find_fingerprint(self) -> str:
         """What a score on this data is comparable with; raise Fault when it is not prepared."""
+        if self.is_upstream:
+            return self._digest_upstream()
         status, output, complaint = capture(self._command("--fingerprint"), _environment())
         if status or not re.fullmatch(r"[0-9a-f]{8,64}", output.strip()):
             lines = (complaint or output).strip().splitlines() or ["prepare.py says nothing"]
             raise Fault(clean_line(lines[-1]))
         return output.strip()
 
+    def read_layout(self) -> dict[str, Any]:
+        """What it takes to score a checkpoint apart; raise Refused when prepare.py cannot tell."""
+        status, output, _ = capture(self._command("--layout"), _environment())
+        try:
+            layout = json.loads(output) if not status else None
+        except ValueError:
+            layout = None
+        if not isinstance(layout, dict):
+            raise Refused(
+                "prepare.py of this template does not know --layout, so its models cannot be "
+                "scored apart: say --scoring inline"
+            )
+        return layout
+
+    def find_name(self) -> str | None:
+        """What the data set is called, for people; None when prepare.py does not tell."""
+        if self.is_upstream:
+            return None
+        status, output, _ = capture(self._command("--dataset"), _environment())
+        name = output.strip()
+        return name if not status and re.fullmatch(r"[A-Za-z0-9][\w.+-]{0,63}", name) else None
+
     def prepare(self) -> None:
         """Prepare the data, telling on standard error how it goes; raise Fault if that fails."""
-        if status := run_aloud(self._command(), _environment()):
+        if self.is_upstream:
+            self.find_fingerprint()
+        elif status := run_aloud(self._command(), _environment()):
             raise Fault(f"prepare.py ended with status {status}; the data is not prepared")
+
+    @property
+    def is_upstream(self) -> bool:
+        """Whether prepare.py is autoresearch's own: without options, data where it likes them."""
+        return b"--fingerprint" not in self._prepare_file()
+
+    def _prepare_file(self) -> bytes:
+        return self.template.frozen.get(PurePosixPath("prepare.py"), b"")
+
+    def _digest_upstream(self) -> str:
+        """It names its data and how much of it there is; what lies there it does not check."""
+        if not self.directory.is_dir():
+            script = self.template.directory / "prepare.py"
+            raise Fault(
+                f"no data in {self.directory}: run {script}, and say with --data where it "
+                "keeps them (autoresearch: ~/.cache/autoresearch)"
+            )
+        return hashlib.sha256(self._prepare_file()).hexdigest()
 
     def _command(self, *more: str) -> list[str]:
         script = str(self.template.directory / "prepare.py")

@@ -20,28 +20,30 @@ if TYPE_CHECKING:
 
 #: At most one plain progress line in so many seconds.
 LINE_SECONDS = 10.0
+FEED_SECONDS = 1.0
 
 
 class PlainView:
     """One line per event: for logs, pipes and files."""
 
-    def __init__(self) -> None:
+    def __init__(self, line_seconds: float = LINE_SECONDS) -> None:
+        self._line_seconds = line_seconds
         self._next_line_at = 0.0
 
     def note(self, text: str) -> None:
-        _write(sys.stderr, clean_line(text))
+        write_line(sys.stderr, clean_line(text))
 
     def ready(self, text: str, **facts: Any) -> None:
         self.note(f"ready: {text}")
 
     def claimed(self, run: wire.Run) -> None:
-        self._next_line_at = time.monotonic() + LINE_SECONDS
+        self._next_line_at = time.monotonic() + self._line_seconds
         self.note(f"{_name(run)}  claimed: {run.kind}, attempt {run.attempt}, seed {run.seed}")
 
     def progress(self, run: wire.Run, last: Progress | None, lease: Lease) -> None:
         now = time.monotonic()
         if last is not None and now >= self._next_line_at:
-            self._next_line_at = now + LINE_SECONDS
+            self._next_line_at = now + self._line_seconds
             self.note(f"{_name(run)}  {100 * last.fraction:.0f} %  {_describe(last)}")
 
     def finished(self, run: wire.Run, verdict: Verdict, seconds: float) -> None:
@@ -49,31 +51,42 @@ class PlainView:
         if verdict.val_bpb is not None:
             said = f"val_bpb {verdict.val_bpb:.4f}"
         line = f"{_name(run)}  {verdict.outcome}  {said}  in {seconds:.1f} s"
-        _write(sys.stdout, clean_line(line))
+        write_line(sys.stdout, clean_line(line))
 
-    def dropped(self, run: wire.Run, reason: str) -> None:
+    def dropped(self, run: wire.Run, reason: str, *, fault: bool = False) -> None:
         self.note(f"{_name(run)}  given up: {reason}")
+
+    def quarantined(self, reason: str) -> None:
+        """Nothing will be claimed any more."""
+        self.note(reason)
 
 
 class JsonView(PlainView):
     """The same as one JSON object per line."""
 
+    def __init__(self, device: str, line_seconds: float = LINE_SECONDS) -> None:
+        super().__init__(line_seconds)
+        self._device = device
+
     def note(self, text: str) -> None:
         self._tell(sys.stderr, "note", text=clean_line(text))
 
     def ready(self, text: str, **facts: Any) -> None:
-        self._tell(sys.stderr, "ready", **facts)
+        if self._device == "auto":
+            self._device = facts["device"]
+        self._tell(sys.stderr, "ready", **{**facts, "device": self._device})
 
     def claimed(self, run: wire.Run) -> None:
-        self._next_line_at = time.monotonic() + LINE_SECONDS
+        self._next_line_at = time.monotonic() + self._line_seconds
         facts = run.model_dump(include={"kind", "attempt", "seed", "track"})
         self._tell(sys.stderr, "claimed", run, **facts)
 
     def progress(self, run: wire.Run, last: Progress | None, lease: Lease) -> None:
         now = time.monotonic()
         if last is not None and now >= self._next_line_at:
-            self._next_line_at = now + LINE_SECONDS
+            self._next_line_at = now + self._line_seconds
             facts = {"step": last.step, "progress": last.fraction, "loss": last.loss}
+            facts["tokens_per_second"] = last.tokens_per_second
             self._tell(sys.stderr, "progress", run, **facts)
 
     def finished(self, run: wire.Run, verdict: Verdict, seconds: float) -> None:
@@ -81,13 +94,17 @@ class JsonView(PlainView):
         facts |= {"description": verdict.description, "seconds": round(seconds, 3)}
         self._tell(sys.stdout, "outcome", run, **facts, metrics=verdict.metrics)
 
-    def dropped(self, run: wire.Run, reason: str) -> None:
-        self._tell(sys.stderr, "given_up", run, reason=clean_line(reason))
+    def dropped(self, run: wire.Run, reason: str, *, fault: bool = False) -> None:
+        self._tell(sys.stderr, "given_up", run, reason=clean_line(reason), fault=fault)
+
+    def quarantined(self, reason: str) -> None:
+        self._tell(sys.stderr, "quarantined", reason=clean_line(reason))
 
     def _tell(self, out: TextIO, event: str, run: wire.Run | None = None, **facts: Any) -> None:
         now = datetime.now(UTC).isoformat(timespec="milliseconds")
         of = {"run": run.id, "commit": clean_line(run.commit)} if run else {}
-        _write(out, json.dumps({"time": now, "event": event, **of, **facts}))
+        told = {"time": now, "device": self._device, "event": event, **of, **facts}
+        write_line(out, json.dumps(told))
 
 
 class LiveView(PlainView):
@@ -129,9 +146,9 @@ class LiveView(PlainView):
         self._stop()
         super().finished(run, verdict, seconds)
 
-    def dropped(self, run: wire.Run, reason: str) -> None:
+    def dropped(self, run: wire.Run, reason: str, *, fault: bool = False) -> None:
         self._stop()
-        super().dropped(run, reason)
+        super().dropped(run, reason, fault=fault)
 
     def _stop(self) -> None:
         if self._bar is not None:
@@ -139,9 +156,10 @@ class LiveView(PlainView):
         self._bar = self._task = None
 
 
-def open_view(log: str) -> PlainView:
-    if log == "json":
-        return JsonView()
+def open_view(log: str, device: str) -> PlainView:
+    """By the kind of log; `feed` is the JSON that a supervisor shows on a terminal."""
+    if log in ("json", "feed"):
+        return JsonView(device, LINE_SECONDS if log == "json" else FEED_SECONDS)
     return LiveView() if sys.stderr.isatty() else PlainView()
 
 
@@ -158,8 +176,8 @@ def _describe(last: Progress) -> str:
     return "  ".join(said)
 
 
-def _write(out: TextIO, line: str) -> None:
-    # A reader that went away must not end a training.
+def write_line(out: TextIO, line: str) -> None:
+    """Write and flush a line; a reader that went away must not end a training."""
     try:
         out.write(f"{line}\n")
         out.flush()

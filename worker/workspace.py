@@ -1,13 +1,16 @@
 """Workspace: where one training runs: the commit's files with the frozen ones restored.
 
-    CACHE/mirror.git    every commit fetched so far, shared by all workers of this cache
-    CACHE/live/NAME/    one live worker: `lock`, held as long as it lives, and its workspaces
+    CACHE/mirror.git    commits, shared by all workers of this cache: see mirror.py
+    CACHE/live/NAME/    one live worker: `lock`, held as long as it lives, its workspaces, and the
+                        run that it holds
 
-A folder whose lock nobody holds was left by a dead worker and is swept by the next that starts.
+A folder whose lock nobody holds was left by a dead worker and is swept by the next that starts,
+which gives the run back to the hub.
 Names are short since the path of a Unix socket below TMPDIR has room for 107 bytes.
 """
 
 import fcntl
+import json
 import os
 import re
 import shutil
@@ -15,14 +18,16 @@ import stat
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path, PurePosixPath
 
 from ah_cli import git
+from worker.mirror import Mirror
 from worker.template import TRAINED_FILE, Template
-from worker.trainer import Fault, capture
+from worker.trainer import capture
 
-TRAIN_FILE_BYTES = 1024 * 1024
+#: A file that holds much more than code holds text or weights.
+TRAIN_FILE_BYTES = 128 * 1024
 #: What git says of paths no file system takes; all else that fails is this machine's fault.
 UNWRITABLE = re.compile("name too long|invalid path", re.IGNORECASE)
 
@@ -50,35 +55,42 @@ class Workspace:
         return self.root / "tmp"
 
 
+@dataclass(frozen=True, slots=True)
+class Held:
+    """A lease as a dead worker left it."""
+
+    hub: str
+    run: int
+    fence: int
+
+
 class Cache:
     """This worker's place in a cache folder that other workers may share."""
 
-    def __init__(self, directory: Path) -> None:
-        self.mirror = directory / "mirror.git"
+    def __init__(self, directory: Path, limit_bytes: int) -> None:
         workers = directory / "live"
         workers.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self.mirror = Mirror(directory, limit_bytes)
         with _locked(directory / "lock"):
-            _sweep(workers)
+            #: Leases of dead workers.
+            self.left = _sweep(workers)
             self._own = Path(tempfile.mkdtemp(prefix="", dir=workers))
             # Never closed: the lock lives as long as the process.
             self._lock = _lock(self._own / "lock", fcntl.LOCK_EX)
-            if not (self.mirror / "HEAD").exists():
-                git.init(self.mirror, bare=True)
+            self.mirror.open()
 
     def close(self) -> None:
         _remove(self._own)
 
-    def has_commit(self, hash: str) -> bool:
-        return git.has_commit(hash, self.mirror)
-
-    def keep(self, hash: str) -> None:
-        """Keep a commit that was fetched; raise Fault if it was not."""
-        if not git.has_commit(hash, self.mirror):
-            raise Fault(f"the hub's bundle does not hold {hash}")
-        git.keep(hash, self.mirror)
-        with suppress(git.GitError):
-            # Each bundle is one pack; now and then git makes one of many.
-            git.git("-c", "gc.autoDetach=false", "gc", "--auto", "--quiet", cwd=self.mirror)
+    @contextmanager
+    def holding(self, hub: str, run: int, fence: int) -> Iterator[None]:
+        """Note the lease, so that whoever sweeps after us can give it back."""
+        note = self._own / "held"
+        note.write_text(json.dumps(asdict(Held(hub, run, fence))))
+        try:
+            yield
+        finally:
+            note.unlink()
 
     def bundle_path(self, hash: str) -> Path:
         return self._own / f"{hash}.bundle"
@@ -94,16 +106,25 @@ class Cache:
         finally:
             _remove(space.root)
 
-    def fill(self, space: Workspace, hash: str, template: Template) -> None:
-        """Write the commit's files, then the frozen ones over them; raise InvalidTree."""
+    def fill(self, space: Workspace, hash: str, template: Template, *, whole: bool) -> None:
+        """Write the commit's files, or train.py alone, and the frozen ones; raise InvalidTree."""
         try:
-            git.export_tree(hash, self.mirror, space.tree)
+            git.export_tree(hash, self.mirror.path, space.tree)
         except git.GitError as error:
             if UNWRITABLE.search(str(error)):
                 raise InvalidTree(f"a file of it cannot be written: {error}") from error
             raise
         check_train_file(space.tree / TRAINED_FILE)
+        if not whole:
+            keep_train_file(space.tree)
         restore_frozen(space.tree, template)
+
+
+def keep_train_file(tree: Path) -> None:
+    """Remove all else: a file without a cap could hold the very text that is scored."""
+    for path in list(tree.iterdir()):
+        if path.name != TRAINED_FILE:
+            _clear(path)
 
 
 def check_train_file(path: Path) -> None:
@@ -115,6 +136,13 @@ def check_train_file(path: Path) -> None:
         raise InvalidTree(f"{TRAINED_FILE} is not a plain file")
     if found.st_size > TRAIN_FILE_BYTES:
         raise InvalidTree(f"{TRAINED_FILE} has {found.st_size} bytes, more than {TRAIN_FILE_BYTES}")
+
+
+def restore(tree: Path, template: Template, train: bytes) -> None:
+    """Undo what a training without a sandbox may have done to the files it was started with."""
+    _clear(tree / TRAINED_FILE)
+    (tree / TRAINED_FILE).write_bytes(train)
+    restore_frozen(tree, template)
 
 
 def restore_frozen(tree: Path, template: Template) -> None:
@@ -149,19 +177,24 @@ def _real_folder(tree: Path, below: PurePosixPath) -> Path:
 
 def _clear(path: Path) -> None:
     if path.is_dir() and not path.is_symlink():
-        shutil.rmtree(path)
+        _remove(path)
     else:
         path.unlink(missing_ok=True)
 
 
-def _sweep(workers: Path) -> None:
+def _sweep(workers: Path) -> list[Held]:
+    """Remove what dead workers left; return the leases that they held."""
+    found = []
     for left in workers.iterdir():
         try:
             lock = _lock(left / "lock", fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
             continue  # Its worker lives.
+        with suppress(OSError, ValueError, TypeError):
+            found.append(Held(**json.loads((left / "held").read_text())))
         _remove(left)
         os.close(lock)
+    return found
 
 
 def _remove(directory: Path) -> None:

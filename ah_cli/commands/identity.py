@@ -1,6 +1,7 @@
 """The verbs about oneself: join a hub, who am I, start a repository."""
 
 import os
+import re
 from importlib import resources
 from importlib.resources.abc import Traversable
 from pathlib import Path
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
 
 #: The roles one may join in, of wire.Role, without loading it.
 Role = Literal["agent", "worker"]
+Profile = Literal["auto", "cpu", "gpu"]
 
 
 def join(
@@ -65,22 +67,31 @@ def whoami(as_json: Json = False) -> None:
 
 def init(
     directory: Annotated[Path, typer.Argument(metavar="DIR", show_default=False)],
+    profile: Annotated[
+        Profile, typer.Option(help="What `python train.py` trains there; auto: gpu where CUDA is.")
+    ] = "auto",
     as_json: Json = False,
 ) -> None:
-    """Make a repository with the baseline training code.
+    """Make a repository with the baseline training code; it trains without any hub, too.
 
     Example: ah init research
+
+    Example: ah init --profile cpu laptop
     """
     if directory.exists() and not (directory.is_dir() and not any(directory.iterdir())):
         raise Refusal(f"{directory} exists and is not an empty directory", "name another one")
     git.init(directory)
     _copy(resources.files("train_template"), directory)
+    project = directory / "pyproject.toml"
+    chosen = re.sub(r'(?m)^profile = "\w+"', f'profile = "{profile}"', project.read_text("utf-8"))
+    project.write_text(chosen, "utf-8")
     hash = git.commit_all("baseline", directory, "agenthub")
     # What training in the template's own folder has left there is ignored by its .gitignore.
     git.git("clean", "-fdXq", cwd=directory)
     made = {"hash": hash, "directory": str(directory)}
     output.show(made, lambda _: [f"{render.short(hash)}  {directory}"], as_json)
-    output.note(f"next: cd {directory}; read program.md; edit train.py, commit, ah push")
+    output.note(f"next: cd {directory}; read program.md; python prepare.py; python train.py")
+    output.note("then: edit train.py, commit, ah push")
 
 
 def _register(
@@ -112,7 +123,10 @@ def _stored_agent() -> str:
 
 
 def _copy(folder: Traversable, target: Path) -> None:
-    """Copy the template's files; its folders are only caches and checkpoints."""
+    """Copy the template's files; its other folders are only caches."""
+    target.mkdir(exist_ok=True)
     for entry in folder.iterdir():
-        if entry.is_file() and not entry.name.endswith(".pyc"):
+        if entry.name == "programs":
+            _copy(entry, target / entry.name)
+        elif entry.is_file() and not entry.name.endswith(".pyc"):
             (target / entry.name).write_bytes(entry.read_bytes())

@@ -1,4 +1,4 @@
-"""The verbs about training: what runs and ran, and what is best."""
+"""The verb about training: what runs and ran."""
 
 from typing import Annotated, Literal
 
@@ -39,24 +39,6 @@ def runs(
     else:
         with connect() as hub:
             output.show(hub.run(id), render.run, as_json)
-
-
-def leaderboard(
-    track: Annotated[
-        str | None, typer.Option(help="Only this one; the start of its name will do.")
-    ] = None,
-    limit: Limit = 20,
-    as_json: Json = False,
-) -> None:
-    """Rank the best scores, track by track; lower val_bpb is better.
-
-    Columns: rank, val_bpb, who says so, commit, agent, subject.
-
-    Example: ah leaderboard --track cpu
-    """
-    with connect() as hub:
-        boards = hub.leaderboard(track, cap(limit))
-    output.show(boards, render.leaderboards, as_json, "no scores")
 
 
 def _show_list(

@@ -59,7 +59,7 @@ def _of_commit(table: Any) -> Select[Any]:
     track = [t.c[name].label(f"track_{name}") for name in _TRACK]
     return (
         select(*columns, tables.commits.c.hash.label("commit"), *track)
-        .join(tables.commits, tables.commits.c.seq == table.c.commit_seq)
+        .outerjoin(tables.commits, tables.commits.c.seq == table.c.commit_seq)
         .outerjoin(t, t.c.id == table.c.track_id)
         .order_by(table.c.id)
     )

@@ -10,7 +10,7 @@ from typing import Any
 
 from sqlalchemy import insert
 
-from server import agents, events, tables, wire
+from server import agents, board, events, tables, wire
 from server.db import Connection, Database, sqlite_url
 from server.operator.fsck import check
 from server.operator.history import Tally, bring_history
@@ -117,6 +117,7 @@ class Importer:
         for row in self._original.rows("posts"):
             self._meter.advance()
             self._add_post(conn, row, known, channels)
+        board.index_threads(conn)
 
     def _bring_channels(self, conn: Connection) -> Iterable[int]:
         names: set[str] = set()

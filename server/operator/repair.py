@@ -7,7 +7,7 @@ from typing import Any
 from sqlalchemy import func, insert, select, update
 from sqlalchemy.dialects import sqlite
 
-from server import tables
+from server import similar, tables
 from server.db import Connection, Database, sqlite_url
 from server.operator.files import find_hub
 from server.operator.fsck import Check, Origin, facts
@@ -34,6 +34,7 @@ def repair(data: Path, meter: Meter, now: datetime) -> list[str]:
             mender.adopt(adopt_all=not census.is_in_use())
             mender.correct_rows()
             mender.recount()
+            similar.forget(conn, mender.changed)
             # Refs before rows, as in a push.
             _keep(data, {found.subject for found in before.report.problems}, mender)
         return mender.done
@@ -61,6 +62,8 @@ class Mender:
         self.census = census
         self.done: list[str] = []
         self.adopted: list[StagedCommit] = []
+        #: Rows of commits that are new or not what they were.
+        self.changed: list[int] = []
         problems = found.report.problems
         self.kept_now = {finding.subject for finding in problems if finding.code == "unkept"}
 
@@ -114,6 +117,7 @@ class Mender:
         self._found.seqs[commit.hash], self._found.hashes[row["seq"]] = row["seq"], commit.hash
         self._link(commit)
         self.adopted.append(commit)
+        self.changed.append(row["seq"])
         self.done.append(f"commit {commit.hash}: adopted into the index")
 
     def _known_agent(self, id: str | None) -> str | None:
@@ -143,7 +147,8 @@ class Mender:
         p = tables.commit_parents.c
         columns = (
             tables.commits.c.seq, p.child, p.parent,
-            tables.runs.c.commit_seq, tables.results.c.commit_seq,
+            tables.runs.c.commit_seq, tables.results.c.commit_seq, tables.scores.c.commit_seq,
+            tables.records.c.commit_seq,
         )  # fmt: skip
         return 1 + max(self._conn.scalar(select(func.max(column))) or 0 for column in columns)
 
@@ -162,7 +167,7 @@ class Mender:
 
     def correct_rows(self) -> None:
         t = tables.commits
-        codes = {"tree", "message", "authored_at", "parents"}
+        codes = {"tree", "code", "message", "authored_at", "parents"}
         wrong = {f.subject for f in self._found.report.problems if f.code in codes}
         for sha in sorted(wrong):
             commit = self.census.read_commit(sha)
@@ -170,6 +175,7 @@ class Mender:
             self._conn.execute(update(t).where(t.c.hash == sha).values(values))
             if all(parent in self._found.seqs for parent in commit.parents):
                 self._link(commit)
+            self.changed.append(self._found.seqs[sha])
             self.done.append(f"commit {sha}: row and parents as in git")
 
     def recount(self) -> None:

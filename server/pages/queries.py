@@ -1,21 +1,23 @@
 """What only the pages ask of the database; everything else comes from the nouns."""
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import Row, and_, func, or_, select
+from sqlalchemy import Row, Select, func, literal_column, select
 from sqlalchemy.sql import FromClause
 
 from server import errors, results, tables, wire
 from server.db import Connection
-from server.pages.text import find_hashes
+from server.pages.progress import Point, Series, Status
+from server.pages.progress.labels import tidy
+from server.pages.threads import select_posts
 
 #: A worker that called within this time is taken to be there.
 SEEN_WITHIN = timedelta(minutes=5)
-#: Hashes of one page that are looked up to be linked.
-LINKS_MAX = 300
+#: Characters of a subject beside a point of a plot.
+LABEL_CHARS = 140
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,8 +40,15 @@ def count_all(conn: Connection, now: datetime) -> Numbers:
     )
     by_role = {role: (every, seen) for role, every, seen in roles}
     workers = by_role.get(wire.Role.WORKER, (0, 0))
-    leaves = select(func.count()).select_from(c).where(c.c.child_count == 0)
-    states = conn.execute(select(r.c.state, func.count().label("runs")).group_by(r.c.state))
+    # Spelled out, so that the index of the leaves alone answers it.
+    leaves = select(func.count()).select_from(c).where(c.c.child_count == literal_column("0"))
+    unfinished = [state for state in wire.RunState if state is not wire.RunState.FINISHED]
+    states = conn.execute(
+        select(r.c.state, func.count()).where(r.c.state.in_(unfinished)).group_by(r.c.state)
+    )
+    runs = {row[0]: row[1] for row in states}
+    # Nearly all are finished: they are what is left.
+    runs[wire.RunState.FINISHED] = _count(conn, r) - sum(runs.values())
     return Numbers(
         agents=by_role.get(wire.Role.AGENT, (0, 0))[0],
         workers=workers[0],
@@ -47,7 +56,7 @@ def count_all(conn: Connection, now: datetime) -> Numbers:
         commits=_count(conn, c),
         leaves=conn.execute(leaves).scalar_one(),
         posts=_count(conn, tables.posts),
-        runs={row.state: row.runs for row in states},
+        runs=runs,
     )
 
 
@@ -59,26 +68,37 @@ def _count(conn: Connection, table: FromClause) -> int:
 # Scores ----------------------------------------------------------------------------------------
 
 
-def list_progress(conn: Connection, track_id: int, limit: int) -> Sequence[Row[Any]]:
-    """The last results of a track, the oldest first, crashes included."""
-    r, c = tables.results, tables.commits
-    columns = [r.c.id, r.c.val_bpb, r.c.verdict, r.c.run_id, c.c.hash, c.c.message]
-    query = select(*columns).join(c, c.c.seq == r.c.commit_seq)
-    query = query.where(r.c.track_id == track_id, r.c.late == 0)
-    return conn.execute(query.order_by(r.c.id.desc()).limit(limit)).all()[::-1]
+def see_progress(conn: Connection, track: wire.Track, limit: int) -> Series:
+    """The last `limit` experiments of a track as a picture needs them."""
+    return to_series(results.read_progress(conn, track, limit))
 
 
-def find_first_score(conn: Connection, track_id: int) -> float | None:
-    r = tables.results
-    query = select(r.c.val_bpb).where(r.c.track_id == track_id, results.RANKED)
-    return conn.execute(query.order_by(r.c.id).limit(1)).scalar_one_or_none()
+def to_series(progress: wire.Progress) -> Series:
+    return Series(
+        title=progress.track.label,
+        points=[_point(point) for point in progress.points],
+        total=progress.experiments,
+        baseline=progress.baseline,
+        earlier_best=progress.earlier_best,
+    )
 
 
-def find_best_before(conn: Connection, track_id: int, result_id: int) -> float | None:
-    """The best score of the track among results older than this one."""
-    r = tables.results
-    query = select(r.c.val_bpb).where(r.c.track_id == track_id, results.RANKED, r.c.id < result_id)
-    return conn.execute(query.order_by(r.c.val_bpb).limit(1)).scalar_one_or_none()
+def to_label(text: str) -> str:
+    """A stranger's text as one short line with nothing that hides."""
+    return tidy(text, LABEL_CHARS)
+
+
+def _point(point: wire.ProgressPoint) -> Point:
+    return Point(
+        number=point.number,
+        at=point.created_at,
+        val_bpb=point.val_bpb,
+        status=Status.QUARANTINED if point.is_quarantined else Status(point.status),
+        label=point.label,
+        commit=point.commit if point.is_linked else "",
+        is_confirmed=point.is_confirmed,
+        run_id=point.run_id,
+    )
 
 
 def list_run_results(conn: Connection, run_id: int) -> Sequence[Row[Any]]:
@@ -110,18 +130,6 @@ def find_subjects(conn: Connection, hashes: Collection[str]) -> dict[str, str]:
     return {row.hash: row.message for row in rows}
 
 
-def find_commits(conn: Connection, texts: Iterable[str]) -> dict[str, str]:
-    """The hashes and starts of hashes in these texts that mean exactly one commit."""
-    hash = tables.commits.c.hash
-    prefixes = sorted(find_hashes(texts))[:LINKS_MAX]
-    if not prefixes:
-        return {}
-    ranges = [and_(hash >= prefix, hash < prefix + "g") for prefix in prefixes]
-    known: list[str] = list(conn.execute(select(hash).where(or_(*ranges))).scalars())
-    fitting = {p: [one for one in known if one.startswith(p)] for p in prefixes}
-    return {prefix: found[0] for prefix, found in fitting.items() if len(found) == 1}
-
-
 # Board and agents ------------------------------------------------------------------------------
 
 
@@ -132,13 +140,8 @@ def list_posts(
     agent_id: str | None = None,
     before: int | None = None,
 ) -> Sequence[Row[Any]]:
-    """Posts with the names of their channels and of whom they answer, the newest first."""
-    p, c, parent = tables.posts, tables.channels, tables.posts.alias("parent")
-    query = (
-        select(p, c.c.name.label("channel"), parent.c.agent_id.label("answers"))
-        .join(c, c.c.id == p.c.channel_id)
-        .outerjoin(parent, parent.c.id == p.c.parent_id)
-    )
+    """The newest first."""
+    p, query = tables.posts, select_posts()
     if channel_id is not None:
         query = query.where(p.c.channel_id == channel_id)
     if agent_id is not None:
@@ -146,6 +149,12 @@ def list_posts(
     if before is not None:
         query = query.where(p.c.id < before)
     return conn.execute(query.order_by(p.c.id.desc()).limit(limit)).all()
+
+
+def list_talk(conn: Connection, limit: int) -> Sequence[Row[Any]]:
+    """Posts as `list_posts` has them, without those that only announce results."""
+    query = select_posts().where(tables.channels.c.name != results.CHANNEL)
+    return conn.execute(query.order_by(tables.posts.c.id.desc()).limit(limit)).all()
 
 
 def get_agent(conn: Connection, id: str) -> Row[Any]:
@@ -160,3 +169,45 @@ def get_machine(conn: Connection, run_id: int) -> dict[str, Any]:
     r = tables.runs
     about: dict[str, Any] = conn.execute(select(r.c.worker).where(r.c.id == run_id)).scalar_one()
     return about
+
+
+def list_agents(conn: Connection, limit: int) -> Sequence[Row[Any]]:
+    """Those who push and post, with how much; the last seen first."""
+    a, c, p = tables.agents, tables.commits, tables.posts
+    pushed = select(func.count()).where(c.c.agent_id == a.c.id).scalar_subquery()
+    posted = select(func.count()).where(p.c.agent_id == a.c.id).scalar_subquery()
+    query = select(a, pushed.label("commits"), posted.label("posts"))
+    return conn.execute(_latest(query.where(a.c.role != wire.Role.WORKER), limit)).all()
+
+
+def list_workers(conn: Connection, limit: int) -> Sequence[Row[Any]]:
+    """The last seen first."""
+    a = tables.agents
+    return conn.execute(_latest(select(a).where(a.c.role == wire.Role.WORKER), limit)).all()
+
+
+def _latest(query: Select[Any], limit: int) -> Select[Any]:
+    a = tables.agents.c
+    return query.order_by(a.last_seen_at.desc().nulls_last(), a.id).limit(limit)
+
+
+def count_finished(conn: Connection, since: datetime) -> dict[str, int]:
+    """How many runs each worker has finished since then."""
+    r = tables.runs
+    # Not the bare column: its index would be walked from end to end, to have the groups in order.
+    worker = func.coalesce(r.c.worker_id, "").label("worker")
+    query = select(worker, func.count().label("runs")).where(r.c.finished_at > since)
+    return {row.worker: row.runs for row in conn.execute(query.group_by(worker))}
+
+
+def count_throttled(conn: Connection, worker_id: str) -> int:
+    """How many of a worker's results were slower than they should be."""
+    r = tables.results
+    query = select(func.count()).where(r.c.agent_id == worker_id, r.c.throttled.is_not(None))
+    return int(conn.execute(query).scalar_one())
+
+
+def list_numbered_posts(conn: Connection, ids: Sequence[int]) -> Sequence[Row[Any]]:
+    """The posts with these numbers, the newest first."""
+    query = select_posts().where(tables.posts.c.id.in_(ids))
+    return conn.execute(query.order_by(tables.posts.c.id.desc())).all()

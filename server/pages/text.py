@@ -1,13 +1,10 @@
-"""Text of agents made fit to look at: controls and bidi marks visible, hashes linked.
+"""Text of agents made fit to look at: controls and bidi marks visible.
 
 Every value a template prints passes through `clean`; escaping is Jinja's.
 """
 
 import re
-from collections.abc import Iterable, Mapping
 from datetime import datetime, timedelta
-
-from markupsafe import Markup, escape
 
 #: Escape sequences of terminals, which colour logs: dropped whole.
 _ANSI = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)|[ -/]*[0-~])")
@@ -17,11 +14,6 @@ _CONTROLS = (*range(0x09), *range(0x0B, 0x20), *range(0x7F, 0xA0))
 _VISIBLE = {code: f"[U+{code:04X}]" for code in (*_CONTROLS, *_BIDI)}
 # A lone carriage return is how progress bars begin their line anew.
 _VISIBLE[0x0D] = "\n"
-_HASH = re.compile(r"(?<![0-9A-Za-z])[0-9a-f]{7,40}(?![0-9A-Za-z])")
-
-#: How much of a long post is seen before it is unfolded.
-FOLD_CHARS = 360
-FOLD_LINES = 8
 
 #: From this many seconds on, durations are told in this unit.
 _UNITS = ((2 * 86400, 86400, "d"), (2 * 3600, 3600, "h"), (2 * 60, 60, "min"))
@@ -34,32 +26,12 @@ def clean(text: str) -> str:
     return _ANSI.sub("", text).replace("\r\n", "\n").translate(_VISIBLE)
 
 
-def find_hashes(texts: Iterable[str]) -> set[str]:
-    """Everything in the texts that may be the hash of a commit or the start of one."""
-    return {found for text in texts for found in _HASH.findall(text)}
-
-
-def link_hashes(text: str, known: Mapping[str, str]) -> Markup:
-    """Escape the text and link the hashes in it that `known` maps to commits."""
-    text = clean(text)
-    parts, end = [], 0
-    for found in _HASH.finditer(text):
-        if (commit := known.get(found.group())) is not None:
-            parts += [escape(text[end : found.start()]), _link(commit, found.group())]
-            end = found.end()
-    return Markup("").join([*parts, escape(text[end:])])
-
-
-def _link(commit: str, shown: str) -> Markup:
-    return Markup('<a class="hash" href="/commits/{}">{}</a>').format(commit, shown)
-
-
-def fold(text: str) -> str | None:
+def fold(text: str, chars: int, count: int) -> str | None:
     """What to show of a long text while it is folded; None when it is short."""
     lines = text.splitlines()
-    if len(text) <= FOLD_CHARS * 5 // 4 and len(lines) <= FOLD_LINES + 2:
+    if len(text) <= chars * 5 // 4 and len(lines) <= count + 2:
         return None
-    return "\n".join(lines[:FOLD_LINES])[:FOLD_CHARS].rstrip()
+    return "\n".join(lines[:count])[:chars].rstrip()
 
 
 def tell_duration(duration: timedelta) -> str:
@@ -78,3 +50,13 @@ def tell_age(moment: datetime, now: datetime) -> str:
     if abs(age) < timedelta(seconds=5):
         return "now"
     return f"in {tell_duration(age)}" if age < timedelta() else f"{tell_duration(age)} ago"
+
+
+def tell_size(size: int) -> str:
+    """In the largest unit that fits: `87 B`, `1.4 KiB`, `12 MiB`."""
+    amount, unit = float(size), "B"
+    for larger in ("KiB", "MiB", "GiB"):
+        if amount < 1024:
+            break
+        amount, unit = amount / 1024, larger
+    return f"{amount:.0f} {unit}" if unit == "B" or amount >= 10 else f"{amount:.1f} {unit}"

@@ -6,6 +6,7 @@ object is durable before anything that refers to it has a name.
 
 import contextlib
 import fcntl
+import itertools
 import os
 import shutil
 import threading
@@ -24,11 +25,12 @@ from server.repo.check import read_links
 from server.repo.closure import Shape
 from server.repo.diff import diff_trees
 from server.repo.files import Node, find_file, list_tree, read_file
+from server.repo.journal import Journal, Record, list_segments, replay, settle
 from server.repo.outgoing import Plan, plan_bundle, write_bundle
 from server.repo.pack import BLOB, COMMIT, TREE
 from server.repo.refs import KeepRefs
 from server.repo.stage import Known, Move, Staged, StagedCommit, Stager, describe_commit
-from server.repo.store import Store, sync_file, sync_folder
+from server.repo.store import SharedCache, Store, sync_file, sync_folder
 from server.repo.upkeep import PACK_WEIGHT, Upkeep, alone
 
 _QUARANTINE = "quarantine"
@@ -38,6 +40,9 @@ _SHAPES_MAX = 50_000
 _LIGHT_BYTES = 256 * 1024
 _LIGHT_INFLATED_BYTES = 8 * 2**20
 _HEAVY_AT_ONCE = 2
+# Diffs kept in memory; those of neighbours have a few kilobytes.
+_DIFFS_BYTES = 16 * 2**20
+_DIFF_KEPT_BYTES = 2**20
 
 
 class BareRepo:
@@ -46,23 +51,30 @@ class BareRepo:
     def __init__(self, path: Path, caps: Caps | None = None) -> None:
         self.path = path.absolute()
         self.caps = caps or Caps()
-        #: Set by each promote that brings something.
+        #: Set by each promote of this process that brings something.
         self.promoted = threading.Event()
-        #: What this process has promoted, as `Upkeep.measure` counts it; only ever grows.
-        self.growth = 0
+        self._lock_path = self.path / _QUARANTINE / "lock"
         self._promoting = threading.Lock()
         self._heavy = threading.BoundedSemaphore(_HEAVY_AT_ONCE)
         self._shapes: dict[str, Shape] = {}
+        self._diffs: SharedCache[tuple[str, str]] = SharedCache(_DIFFS_BYTES)
         self._refs = KeepRefs(self.path)
+        self._store = Store(self.path / "objects")
         self._quarantine, lock = self._open()
         self._leave = weakref.finalize(self, _leave, self._quarantine, lock, os.getpid())
-        self._store = Store(self.path / "objects")
+        self._journal = Journal(self._quarantine)
+        self._drafts = itertools.count()
 
     def close(self) -> None:
-        """Give up the quarantine folder; a repository that is dropped closes itself."""
+        """Give up the quarantine folder; a repository that is dropped closes itself.
+
+        One that is dropped without this may leave its journal to the next that opens it.
+        """
+        for segment in self._journal.finish():
+            settle(segment, self._store, self._refs)
         self._leave()
 
-    def stage(self, bundle: Path, known: Known) -> Staged:
+    def stage(self, bundle: Path | bytes, known: Known) -> Staged:
         """Check a bundle whole and put what is new in quarantine; refuse it without a trace.
 
         Raises InvalidBundle, MissingPrerequisite or TooLarge.
@@ -89,6 +101,19 @@ class BareRepo:
 
     def promote(self, staged: Staged) -> None:
         """Make what is staged visible and durable, and keep it from `git gc`. Repeatable."""
+        if staged.groups:
+            self._promote_pack(staged)
+        else:
+            # What it was staged upon may be a pack on its way: durable before anybody else
+            # promotes.
+            with self._locked(fcntl.LOCK_SH):
+                pass
+        self._promote_loose(staged.loose, staged.tips)
+        if staged.groups or staged.loose:
+            self._grow(len(staged.loose) + _weight(staged.groups))
+            self.promoted.set()
+
+    def _promote_pack(self, staged: Staged) -> None:
         for group in staged.groups:
             for source, target in group:
                 if not target.exists():
@@ -98,13 +123,28 @@ class BareRepo:
         with self._exclusively():
             for group in staged.groups:
                 self._move(group)
-            for tip in staged.tips:
-                self._refs.add(tip, (staged.folder or self._quarantine) / f"ref-{tip}")
-            if staged.tips:
-                self._refs.sync()
-            self.growth += _weight(staged.groups)
-        if staged.groups:
-            self.promoted.set()
+
+    def _promote_loose(self, loose: list[tuple[str, bytes]], tips: list[str]) -> None:
+        if not loose and not tips:
+            return
+        draft = self._quarantine / f"draft-{next(self._drafts)}"
+        with self._journal.holding(Record(loose, tips)):
+            for sha, content in loose:
+                self._store.write_loose(sha, content, draft)
+            for tip in tips:
+                self._refs.add(tip, draft)
+
+    def settle(self) -> None:
+        """Drop what the journal holds of pushes that are durable without it, or make them so."""
+        for segment in self._journal.take_full():
+            settle(segment, self._store, self._refs)
+
+    @property
+    def growth(self) -> int:
+        """What all processes have promoted, as `Upkeep.measure` counts it; only ever grows."""
+        with contextlib.suppress(FileNotFoundError, ValueError):
+            return int((self.path / _QUARANTINE / "growth").read_bytes())
+        return 0
 
     def plan_bundle(self, tip: str, have: Collection[str] = ()) -> Plan:
         """What `write_bundle` would write. Raises NotFound."""
@@ -121,7 +161,16 @@ class BareRepo:
 
     def diff(self, a: str, b: str) -> bytes:
         """What `git diff a b` prints, without renames. Raises NotFound."""
-        return diff_trees(self._store, self.read_commit(a).tree, self.read_commit(b).tree)
+        return self.diff_trees(read_links(self._read(a)).tree, read_links(self._read(b)).tree)
+
+    def diff_trees(self, a: str, b: str) -> bytes:
+        """The same of two trees, which are the diff's key: those asked for last are at hand."""
+        if found := self._diffs.get((a, b)):
+            return found[1]
+        text = diff_trees(self._store, a, b)
+        if len(text) <= _DIFF_KEPT_BYTES:
+            self._diffs.put((a, b), (BLOB, text))
+        return text
 
     def list_tree(self, root: str, path: str) -> list[Node]:
         return list_tree(self._store, root, path)
@@ -134,7 +183,9 @@ class BareRepo:
 
     def read_commit(self, sha: str) -> StagedCommit:
         content = self._read(sha)
-        return describe_commit(sha, read_links(content), content)
+        links = read_links(content)
+        tree = self._store.get(links.tree)
+        return describe_commit(sha, links, content, tree[1] if tree else b"")
 
     def upkeep(self, git: CGit) -> Upkeep:
         return Upkeep(self.path, git, self._exclusively)
@@ -179,6 +230,17 @@ class BareRepo:
             with contextlib.suppress(FileNotFoundError):
                 sync_folder(folder)
 
+    def _grow(self, weight: int) -> None:
+        """Count what was promoted."""
+        handle = os.open(self.path / _QUARANTINE / "growth", os.O_RDWR | os.O_CREAT, 0o644)
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX)
+            # Overwritten in place, so that a crash cannot lose it; not durable, for whoever begins
+            # to watch it measures first.
+            os.pwrite(handle, b"%020d" % (int(os.pread(handle, 20, 0) or b"0") + weight), 0)
+        finally:
+            os.close(handle)
+
     @contextlib.contextmanager
     def _exclusively(self) -> Iterator[None]:
         """Exclude other promotes, of this process and of others."""
@@ -186,11 +248,14 @@ class BareRepo:
             yield
 
     @contextlib.contextmanager
-    def _locked(self) -> Iterator[None]:
-        """Exclude other processes."""
-        with (self.path / _QUARANTINE / "lock").open("ab") as file:
-            fcntl.flock(file, fcntl.LOCK_EX)
+    def _locked(self, how: int = fcntl.LOCK_EX) -> Iterator[None]:
+        """Exclude other processes, or with LOCK_SH those that exclude others."""
+        handle = os.open(self._lock_path, os.O_RDWR | os.O_CREAT, 0o644)
+        try:
+            fcntl.flock(handle, how)
             yield
+        finally:
+            os.close(handle)
 
     def _open(self) -> tuple[Path, BinaryIO]:
         """Create what is missing, clear the quarantine, and take a folder of our own in it."""
@@ -206,6 +271,8 @@ class BareRepo:
                 # its presence is taken for granted.
                 os.sync()
             for folder in abandoned:
+                for segment in list_segments(folder):
+                    replay(segment, self._store, self._refs)
                 shutil.rmtree(folder)
             own = Path(mkdtemp(dir=quarantine))
             # Held for as long as this object lives; a crash lets go of it.
@@ -221,9 +288,7 @@ def _make_folder(path: Path) -> None:
 
 def _weight(groups: list[list[Move]]) -> int:
     targets = [target for group in groups for _, target in group]
-    packs = sum(target.suffix == ".idx" for target in targets)
-    loose = sum(not target.suffix for target in targets)
-    return loose + packs * PACK_WEIGHT
+    return PACK_WEIGHT * sum(target.suffix == ".idx" for target in targets)
 
 
 def _init(path: Path) -> None:
@@ -238,8 +303,8 @@ def _init(path: Path) -> None:
 
 
 def _leave(folder: Path, lock: BinaryIO, owner: int) -> None:
-    # A forked child ends with its parent's folder still in use.
-    if os.getpid() == owner:
+    # A forked child ends with its parent's folder still in use; a journal is the next one's.
+    if os.getpid() == owner and not list_segments(folder):
         shutil.rmtree(folder, ignore_errors=True)
     lock.close()
 

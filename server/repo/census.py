@@ -50,7 +50,12 @@ class Census:
     def read_commit(self, sha: str) -> StagedCommit:
         """Raises CorruptRepo for one that is missing, unreadable or not what its hash says."""
         content = self._read(sha, COMMIT)
-        return describe_commit(sha, read_links(content), content)
+        links = read_links(content)
+        try:
+            tree = self._read(links.tree, TREE)
+        except CorruptRepo:
+            tree = b""  # For `check_tree` to tell; the commit itself is whole.
+        return describe_commit(sha, links, content, tree)
 
     def check_tree(self, sha: str, *, full: bool) -> None:
         """Raise CorruptRepo unless all below is there; `full` also reads every file."""

@@ -32,6 +32,8 @@ _KEPT_BYTES = 16 * 2**20
 _CACHE_BYTES = 64 * 2**20
 # Bytes that deltas may read and write in all, in multiples of the inflated cap.
 _WORK_FACTOR = 4
+# What an object in a cache costs beside its bytes.
+_HELD_BYTES = 200
 
 #: Kind and content.
 Object = tuple[int, bytes]
@@ -84,10 +86,10 @@ class Cache(Generic[Key]):
         if key in self._objects:
             return
         self._objects[key] = value
-        self._held += len(value[1])
+        self._held += len(value[1]) + _HELD_BYTES
         while self._held > self._limit and len(self._objects) > 1:
             _, (_, data) = self._objects.popitem(last=False)
-            self._held -= len(data)
+            self._held -= len(data) + _HELD_BYTES
 
 
 def hash_object(kind: int, data: bytes) -> str:

@@ -24,18 +24,32 @@ class KeepRefs:
         self._packed = path / "packed-refs"
 
     def add(self, commit: str, draft: Path) -> None:
-        """Write a ref, over `draft`; not durable before `sync`."""
+        """Write a ref, over `draft`; not durable before `sync_one` and `sync`."""
         ref = self._folder / commit
-        if ref.exists():
-            return
-        draft.write_text(f"{commit}\n")
-        sync_file(draft)
+        if not ref.exists():
+            self._write(ref, draft)
+
+    def put_back(self, commit: str, draft: Path) -> None:
+        """Write a ref unless it is there and whole."""
+        ref = self._folder / commit
+        with contextlib.suppress(FileNotFoundError):
+            if ref.read_text() == _line(commit):
+                return
+        self._write(ref, draft)
+        sync_file(ref)
+
+    def _write(self, ref: Path, draft: Path) -> None:
+        draft.write_text(_line(ref.name))
         try:
             draft.rename(ref)
         except FileNotFoundError:
             # An operator's git removes folders that it leaves empty.
             self.make_folder()
             draft.rename(ref)
+
+    def sync_one(self, commit: str) -> None:
+        with contextlib.suppress(FileNotFoundError):
+            sync_file(self._folder / commit)
 
     def make_folder(self) -> None:
         self._folder.mkdir(parents=True, exist_ok=True)
@@ -108,6 +122,10 @@ class KeepRefs:
         # Git before 2.36 does not do it.
         sync_file(self._packed)
         sync_folder(self._path)
+
+
+def _line(commit: str) -> str:
+    return f"{commit}\n"
 
 
 def _name(line: str) -> str:

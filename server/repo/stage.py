@@ -12,7 +12,6 @@ import zlib
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from mmap import mmap
 from pathlib import Path
 from tempfile import mkdtemp
 from types import TracebackType
@@ -22,14 +21,15 @@ from server.repo.bundle import Header, Ref, read_header
 from server.repo.caps import Caps
 from server.repo.check import Links, check_object
 from server.repo.closure import Closure, Shape
+from server.repo.code import code_of
 from server.repo.pack import (
     COMMIT,
     KINDS,
     TAG,
     TREE,
+    Data,
     Entry,
     IncomingPack,
-    Object,
     PackError,
     check_trailer,
 )
@@ -56,6 +56,8 @@ _AUTHORED = re.compile(rb"\nauthor [^\n]* ([0-9]+) ")
 class StagedCommit:
     hash: str
     tree: str
+    #: Equal for commits that train alike, see `code_of`.
+    code: str
     #: All of them, in the commit's own order.
     parents: tuple[str, ...]
     #: Capped here, whole in git.
@@ -76,6 +78,8 @@ class Staged:
     heads: list[str]
     #: What the hub does not know of their ancestry, parents before children.
     commits: list[StagedCommit] = field(default_factory=list)
+    #: Loose files to be, by hash; what is referred to goes first.
+    loose: list[tuple[str, bytes]] = field(default_factory=list)
     #: Files to move; all of a group before any of the next.
     groups: list[list[Move]] = field(default_factory=list)
     folder: Path | None = None
@@ -132,11 +136,13 @@ class Stager:
         self._caps = caps
         self._shapes = shapes
         self._quarantine = quarantine
-        self._known = known
+        self._look_up = known
+        self._asked: set[str] = set()
+        self._found: set[str] = set()
 
     @contextlib.contextmanager
-    def open_bundle(self, path: Path) -> Iterator[mmap]:
-        size = path.stat().st_size
+    def open_bundle(self, bundle: Path | bytes) -> Iterator[Data]:
+        size = len(bundle) if isinstance(bundle, bytes) else bundle.stat().st_size
         if size > self._caps.bundle_bytes:
             raise TooLarge(
                 f"the bundle has {size} bytes, at most {self._caps.bundle_bytes} are taken",
@@ -144,10 +150,20 @@ class Stager:
             )
         if not size:
             raise InvalidBundle("the bundle is empty")
-        with map_file(path) as data:
+        if isinstance(bundle, bytes):
+            yield bundle
+            return
+        with map_file(bundle) as data:
             yield data
 
-    def read_header(self, data: mmap) -> tuple[Header, bool]:
+    def _known(self, hashes: set[str]) -> set[str]:
+        """Nothing is looked up twice: in a small push most that is asked for comes again."""
+        if fresh := hashes - self._asked:
+            self._asked |= fresh
+            self._found |= self._look_up(fresh)
+        return self._found & hashes
+
+    def read_header(self, data: Data) -> tuple[Header, bool]:
         """The header, and whether all that its refs name is known already."""
         with _refusing():
             header = read_header(data, self._caps)
@@ -164,7 +180,7 @@ class Stager:
         return header, named <= known
 
     def read_pack(
-        self, data: mmap, header: Header, on_growth: Callable[[int], None]
+        self, data: Data, header: Header, on_growth: Callable[[int], None]
     ) -> IncomingPack:
         with _refusing():
             return IncomingPack(data, header.size, self._caps, on_growth)
@@ -184,8 +200,26 @@ class Stager:
             closure = Closure(pack, self._store, self._caps, self._shapes)
             for sha in new:
                 closure.add_commit(sha, links[sha].tree, links[sha].parents)
-            commits = list(_describe(new, links, pack))
+            commits = list(self._describe(new, links, pack))
         return self._write(Staged(heads, commits), pack, closure.kept)
+
+    def _describe(
+        self, new: Iterable[str], links: dict[str, Links], pack: IncomingPack
+    ) -> Iterator[StagedCommit]:
+        room = _BODIES_BYTES
+        for sha in new:
+            tree = self._read_tree(links[sha].tree, pack)
+            size = min(room, BODY_BYTES)
+            commit = describe_commit(sha, links[sha], pack.read(sha)[1], tree, size)
+            room -= len(commit.body)
+            yield commit
+
+    def _read_tree(self, sha: str, pack: IncomingPack) -> bytes:
+        """One that the closure has found."""
+        if sha in pack.by_sha:
+            return pack.read(sha)[1]
+        found = self._store.get(sha)
+        return found[1] if found else b""
 
     def _check_objects(self, pack: IncomingPack) -> dict[str, Links]:
         """Check every object; return the links of commits and tags."""
@@ -204,38 +238,23 @@ class Stager:
         return links
 
     def _write(self, staged: Staged, pack: IncomingPack, kept: dict[str, int]) -> Staged:
-        if not kept:
+        if EMPTY_TREE in kept:
+            # It may not be in the pack, and git wants it on disk all the same.
+            del kept[EMPTY_TREE]
+            staged.loose.append((EMPTY_TREE, deflate_loose(TREE, b"")))
+        entries = [pack.by_sha[sha] for sha in kept]
+        size = sum(entry.length for entry in entries)
+        if len(kept) <= _LOOSE_OBJECTS and size <= _LOOSE_BYTES:
+            ranked = sorted(kept, key=kept.__getitem__)
+            staged.loose += [(sha, deflate_loose(*pack.read(sha))) for sha in ranked]
             return staged
         staged.folder = Path(mkdtemp(dir=self._quarantine))
         try:
-            if EMPTY_TREE in kept:
-                # It may not be in the pack, and git wants it on disk all the same.
-                del kept[EMPTY_TREE]
-                staged.groups.append([self._write_object(staged.folder, EMPTY_TREE, (TREE, b""))])
-            staged.groups += self._write_new(staged.folder, pack, kept)
+            staged.groups += self._write_pack(staged.folder, pack, entries)
         except BaseException:
             staged.__exit__(None, None, None)
             raise
         return staged
-
-    def _write_new(
-        self, folder: Path, pack: IncomingPack, kept: dict[str, int]
-    ) -> list[list[Move]]:
-        entries = [pack.by_sha[sha] for sha in kept]
-        size = sum(entry.length for entry in entries)
-        if len(kept) > _LOOSE_OBJECTS or size > _LOOSE_BYTES:
-            return self._write_pack(folder, pack, entries)
-        groups: dict[int, list[Move]] = {}
-        for sha, rank in kept.items():
-            move = self._write_object(folder, sha, pack.read(sha))
-            groups.setdefault(rank, []).append(move)
-        return [groups[rank] for rank in sorted(groups)]
-
-    def _write_object(self, folder: Path, sha: str, content: Object) -> Move:
-        path = folder / sha
-        path.write_bytes(deflate_loose(*content))
-        path.chmod(0o444)
-        return path, self._store.loose_path(sha)
 
     def _write_pack(
         self, folder: Path, pack: IncomingPack, entries: list[Entry]
@@ -306,19 +325,10 @@ def _parents(sha: str, links: dict[str, Links], known: set[str]) -> tuple[str, .
     return links[sha].parents
 
 
-def _describe(
-    new: Iterable[str], links: dict[str, Links], pack: IncomingPack
-) -> Iterator[StagedCommit]:
-    room = _BODIES_BYTES
-    for sha in new:
-        commit = describe_commit(sha, links[sha], pack.read(sha)[1], min(room, BODY_BYTES))
-        room -= len(commit.body)
-        yield commit
-
-
 def describe_commit(
-    sha: str, links: Links, content: bytes, body_bytes: int = BODY_BYTES
+    sha: str, links: Links, content: bytes, tree: bytes, body_bytes: int = BODY_BYTES
 ) -> StagedCommit:
+    """Of the contents of a commit and of its tree."""
     head, _, message = content.partition(b"\n\n")
     message = message.lstrip(b"\n")
     blank = _BLANK_LINE.search(message)
@@ -326,8 +336,8 @@ def describe_commit(
     lines = first[: SUBJECT_CHARS * 8].split(b"\n")
     subject = _text(b" ".join(line.strip() for line in lines))[:SUBJECT_CHARS]
     return StagedCommit(
-        sha, links.tree, links.parents, subject.strip(), _text(rest[:body_bytes]).strip(),
-        _moment(_AUTHORED, head),
+        sha, links.tree, code_of(tree), links.parents,
+        subject.strip(), _text(rest[:body_bytes]).strip(), _moment(_AUTHORED, head),
     )  # fmt: skip
 
 

@@ -16,6 +16,7 @@ from bisect import bisect_left
 from collections.abc import Iterator
 from mmap import ACCESS_READ, mmap
 from pathlib import Path
+from typing import Generic
 
 from dulwich.object_format import SHA1
 from dulwich.objects import RawObjectID
@@ -27,6 +28,7 @@ from server.repo.pack import (
     TREE,
     Cache,
     Entry,
+    Key,
     Object,
     PackError,
     inflate,
@@ -85,7 +87,7 @@ class StoredPack:
             return None
         return self._entry(offset)
 
-    def read(self, entry: Entry, cache: "SharedCache") -> Object:
+    def read(self, entry: Entry, cache: "SharedCache[tuple[int, int]]") -> Object:
         chain: list[Entry] = []
         while not (found := cache.get((self._serial, entry.offset))):
             if not entry.is_delta:
@@ -141,18 +143,18 @@ class StoredPack:
         return self._order
 
 
-class SharedCache:
+class SharedCache(Generic[Key]):
     """A cache of objects for all threads."""
 
     def __init__(self, limit: int) -> None:
-        self._cache: Cache[tuple[int, int]] = Cache(limit)
+        self._cache: Cache[Key] = Cache(limit)
         self._lock = threading.Lock()
 
-    def get(self, key: tuple[int, int]) -> Object | None:
+    def get(self, key: Key) -> Object | None:
         with self._lock:
             return self._cache.get(key)
 
-    def put(self, key: tuple[int, int], value: Object) -> None:
+    def put(self, key: Key, value: Object) -> None:
         with self._lock:
             self._cache.put(key, value)
 
@@ -170,7 +172,7 @@ class Store:
         self._packs: dict[str, StoredPack] = {}
         self._listed_ns = 0
         self._lock = threading.Lock()
-        self._cache = SharedCache(_CACHE_BYTES)
+        self._cache: SharedCache[tuple[int, int]] = SharedCache(_CACHE_BYTES)
         self._kinds: dict[str, int] = {}
 
     def loose_path(self, sha: str) -> Path:
@@ -211,6 +213,30 @@ class Store:
                 if kind:
                     return size
         return 0
+
+    def is_packed(self, sha: str) -> bool:
+        """Whether one of the packs that are there now has it."""
+        self._list_packs()
+        return self.find_packed(sha) is not None
+
+    def is_loose(self, sha: str, content: bytes) -> bool:
+        """Whether its loose file is there and has just these bytes."""
+        with contextlib.suppress(FileNotFoundError):
+            return self.loose_path(sha).read_bytes() == content
+        return False
+
+    def write_loose(self, sha: str, content: bytes, draft: Path) -> None:
+        """Give an object its file, in one step for every reader; not durable by itself."""
+        path = self.loose_path(sha)
+        handle = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o444)
+        with os.fdopen(handle, "wb") as file:
+            file.write(content)
+        try:
+            draft.rename(path)
+        except FileNotFoundError:
+            # Not there yet, or emptied and removed by an operator's git.
+            path.parent.mkdir(exist_ok=True)
+            draft.rename(path)
 
     def find_packed(self, sha: str) -> tuple[StoredPack, Entry] | None:
         for pack in tuple(self._packs.values()):

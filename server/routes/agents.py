@@ -47,8 +47,9 @@ def create_agent(
 
 
 @router.get("/whoami")
-def whoami(caller: Caller) -> wire.Agent:
-    return caller.to_wire()
+def whoami(hub: TheHub, caller: Caller) -> wire.Agent:
+    with hub.db.read() as conn:
+        return agents.get_agent(conn, caller.id).to_wire()
 
 
 def _has_admin_key(request: Request, hub: Hub) -> bool:

@@ -4,14 +4,14 @@ from typing import Annotated
 
 from fastapi import APIRouter, Request, Response
 
-from server import agents, board, errors, wire
+from server import board, posting, wire
 from server.deps import Caller, Cursor, Limit, Offset, TheHub, json_body
 
 router = APIRouter(prefix="/api")
 
 
-@router.get("/channels")
-def list_channels(hub: TheHub, caller: Caller) -> list[wire.Channel]:
+@router.get("/channels", response_model=list[wire.Channel])
+def list_channels(hub: TheHub, caller: Caller) -> list[board.Fields]:
     with hub.db.read() as conn:
         return board.list_channels(conn)
 
@@ -26,7 +26,7 @@ def create_channel(
     return channel
 
 
-@router.get("/channels/{name}/posts")
+@router.get("/channels/{name}/posts", response_model=list[wire.Post])
 def list_posts(
     name: str,
     hub: TheHub,
@@ -36,11 +36,11 @@ def list_posts(
     limit: Limit,
     offset: Offset,
     before: Cursor = None,
-) -> list[wire.Post]:
+) -> list[board.Fields]:
     with hub.db.read() as conn:
         page = board.list_posts(conn, name, limit, offset, before)
     if len(page) == limit:
-        link = request.url.include_query_params(before=page[-1].id).remove_query_params("offset")
+        link = request.url.include_query_params(before=page[-1]["id"]).remove_query_params("offset")
         response.headers["Link"] = f'<{link}>; rel="next"'
     return page
 
@@ -52,28 +52,20 @@ def create_post(
     caller: Caller,
     body: Annotated[wire.PostCreate, json_body(wire.PostCreate)],
 ) -> wire.Post:
-    now, limit = hub.now(), hub.settings.max_posts_per_hour
+    limit = hub.settings.max_posts_per_hour
     with hub.db.write() as conn:
-        agents.touch(conn, caller, now)
-        post = board.create_post(conn, caller.id, name, body, now)
-        agents.spend_quota(conn, caller.id, "post", limit, now)
+        post = posting.create_post(conn, caller, name, body, limit, hub.now())
     hub.bell.ring()
     return post
 
 
-@router.get("/posts/{id}")
-def get_post(id: str, hub: TheHub, caller: Caller) -> wire.Post:
+@router.get("/posts/{id}", response_model=wire.Post)
+def get_post(id: str, hub: TheHub, caller: Caller) -> board.Fields:
     with hub.db.read() as conn:
-        return board.get_post(conn, _parse_id(id))
+        return board.get_post(conn, board.parse_id(id))
 
 
-@router.get("/posts/{id}/replies")
-def list_replies(id: str, hub: TheHub, caller: Caller) -> list[wire.Post]:
+@router.get("/posts/{id}/replies", response_model=list[wire.Post])
+def list_replies(id: str, hub: TheHub, caller: Caller) -> list[board.Fields]:
     with hub.db.read() as conn:
-        return board.list_replies(conn, _parse_id(id))
-
-
-def _parse_id(text: str) -> int:
-    if not (text.isascii() and text.isdigit() and len(text) < 19):
-        raise errors.InvalidRequest("invalid post id")
-    return int(text)
+        return board.list_replies(conn, board.parse_id(id))

@@ -3,15 +3,13 @@
 import asyncio
 import logging
 import zlib
-from collections.abc import Coroutine
-from typing import Any
 
 from fastapi import APIRouter, Depends, Request, Response
 from fastapi.concurrency import run_in_threadpool
 from starlette.types import Receive, Scope, Send
 
 from server import clone, errors
-from server.deps import Hub, TheHub, get_git_caller
+from server.deps import Hub, TheHub, get_git_caller, unless_gone
 
 log = logging.getLogger("agenthub")
 
@@ -79,7 +77,7 @@ class PackAnswer(Response):
         self._asked = asked
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        await _unless_gone(receive, self._send(send))
+        await unless_gone(receive, self._send(send))
 
     async def _send(self, send: Send) -> None:
         is_started = False
@@ -151,21 +149,3 @@ async def _read_body(request: Request) -> bytes:
     if inflater and not inflater.eof:
         raise errors.InvalidRequest("the gzipped body is cut short")
     return bytes(body)
-
-
-async def _unless_gone(receive: Receive, work: Coroutine[Any, Any, None]) -> None:
-    """Do the work; cancel it when the client goes."""
-    tasks = asyncio.create_task(work), asyncio.create_task(_until_gone(receive))
-    try:
-        await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-        if tasks[0].done():
-            tasks[0].result()
-    finally:
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
-
-
-async def _until_gone(receive: Receive) -> None:
-    while (await receive())["type"] != "http.disconnect":
-        pass

@@ -12,8 +12,7 @@ from server.deps import Caller, Cursor, Hub, Limit, TheHub, Worker, json_body, p
 
 router = APIRouter(prefix="/api")
 
-#: A waiting claim looks again this often even if nothing rang: leases pass silently, and other
-#: processes write without a bell.
+#: A waiting claim looks again this often even if nothing rang: leases pass silently.
 LOOK_SECONDS = 1.0
 
 
@@ -29,13 +28,14 @@ async def claim(
     loop = asyncio.get_running_loop()
     until = loop.time() + parse_count(wait, 0, wire.WAIT_MAX_SECONDS)
     while True:
+        rings = hub.bell.rings
         run = await run_in_threadpool(_claim, hub, worker, body)
         if run is not None:
             return run
         left = until - loop.time()
         if left <= 0:
             return Response(status_code=204, headers={"Retry-After": "5"})
-        await hub.bell.wait(min(left, LOOK_SECONDS))
+        await hub.bell.wait(min(left, LOOK_SECONDS), rings)
         if await request.is_disconnected():
             return Response(status_code=204)
 
@@ -59,10 +59,9 @@ def heartbeat(
     worker: Worker,
     body: Annotated[wire.Heartbeat, json_body(wire.Heartbeat)],
 ) -> wire.Lease:
-    now = hub.now()
-    with hub.db.write() as conn:
-        agents.touch(conn, worker, now)
-        return runs.heartbeat(conn, worker.id, id, body, hub.terms, now)
+    return hub.group.write_now(
+        lambda conn: runs.heartbeat(conn, worker, id, body, hub.terms, hub.now())
+    )
 
 
 @router.put("/runs/{id}/result", status_code=201)
@@ -110,7 +109,7 @@ def request_runs(
         commit = commits.resolve(conn, hash)
         for _ in range(body.count):
             agents.spend_quota(conn, caller.id, "run", limit, now)
-        asked = runs.request(conn, caller.id, commit.seq, body, now)
+        asked = runs.request(conn, caller.id, commit, body, now)
     hub.bell.ring()
     return asked
 

@@ -9,13 +9,18 @@ fence; the unique indexes `uq_runs_one_live` and `uq_runs_one_first` hold even i
 forgotten. Only the hub's clock counts.
 """
 
+from server.runs.beats import Beat, list_beats
+from server.runs.challenge import adopt, settle, settle_released
 from server.runs.claim import LeaseTerms, claim, expire, has_work, request
+from server.runs.depth import read_depth
 from server.runs.lease import Finished, finish, heartbeat, release
 from server.runs.rows import get_log, get_run, list_runs
 
 __all__ = [
+    "Beat",
     "Finished",
     "LeaseTerms",
+    "adopt",
     "claim",
     "expire",
     "finish",
@@ -23,7 +28,11 @@ __all__ = [
     "get_run",
     "has_work",
     "heartbeat",
+    "list_beats",
     "list_runs",
+    "read_depth",
     "release",
     "request",
+    "settle",
+    "settle_released",
 ]

@@ -5,15 +5,31 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import ColumnElement, Row, and_, select, update
+from sqlalchemy import ColumnElement, Row, and_, bindparam, func, select, update
 
-from server import board, errors, events, results, tables, wire
+from server import agents, errors, events, results, tables, wire
 from server.db import Connection
+from server.prepared import Prepared
+from server.runs import beats, queue
+from server.runs.challenge import announce, settle
 from server.runs.claim import LeaseTerms, requeue
 from server.runs.rows import get_row, get_run, story
 
-#: Where the outcome of every run is announced.
-RESULTS_CHANNEL = "results"
+_R = tables.runs.c
+_RENEW = Prepared(
+    update(tables.runs)
+    .where(_R.id == bindparam("id"), _R.worker_id == bindparam("worker"))
+    .where(_R.fence == bindparam("held"), _R.state == wire.RunState.RUNNING)
+    .where(_R.deadline_at >= bindparam("now"))
+    # What a heartbeat does not tell stays as it was.
+    .values(
+        lease_expires_at=bindparam("until"),
+        step=func.coalesce(bindparam("at_step"), _R.step),
+        progress=func.coalesce(bindparam("done"), _R.progress),
+        loss=func.coalesce(bindparam("l"), _R.loss),
+        tokens=func.coalesce(bindparam("seen"), _R.tokens),
+    )
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,27 +43,22 @@ class Finished:
 
 def heartbeat(
     conn: Connection,
-    worker_id: str,
+    worker: agents.Agent,
     run_id: int,
     beat: wire.Heartbeat,
     terms: LeaseTerms,
     now: datetime,
 ) -> wire.Lease:
     """Renew the lease; raise LeaseLost if it is not this worker's any more."""
-    r = tables.runs
+    agents.touch(conn, worker, now)
     until = terms.lease_until(now)
-    told = {
-        name: value
-        for name in ("step", "progress", "loss", "tokens")
-        if (value := getattr(beat, name)) is not None
-    }
-    renewed = conn.execute(
-        update(r)
-        .where(_held(run_id, worker_id, beat.fence), r.c.deadline_at >= now)
-        .values(lease_expires_at=until, **told)
-    ).rowcount
+    told = {"at_step": beat.step, "done": beat.progress, "l": beat.loss, "seen": beat.tokens}
+    renewed = _RENEW.run(
+        conn, id=run_id, worker=worker.id, held=beat.fence, now=now, until=until, **told
+    )
     if not renewed:
         raise _lost(conn, run_id)
+    beats.keep(conn, run_id, beat)
     return wire.Lease(lease_expires_at=until)
 
 
@@ -60,7 +71,7 @@ def release(
     if run is None:
         raise _lost(conn, run_id)
     attempts = run.attempt if release.fault else run.attempt - 1
-    requeue(conn, run, release.reason, attempts)
+    requeue(conn, run, release.reason, attempts, now)
     released = get_run(conn, run_id)
     events.append(conn, "run", worker_id, str(run_id), story(released), now)
     return released
@@ -87,7 +98,10 @@ def finish(
     ended = _end(conn, worker_id, run_id, report, now)
     result = _record(conn, run, worker_id, report, digest, late=not ended, now=now)
     if ended:
-        _announce(conn, run, worker_id, report, result, now)
+        _announce(conn, run, worker_id, result, now)
+        if result.throttled is not None:
+            queue.add_rerun(conn, run, now)
+        settle(conn, worker_id, run.track_id, run.code, now)
     return Finished(result, is_new=True, late=not ended)
 
 
@@ -120,54 +134,45 @@ def _record(
     late: bool,
     now: datetime,
 ) -> wire.Result:
-    val_bpb = report.val_bpb if report.outcome is wire.Outcome.OK else None
-    row = results.record(
-        conn,
-        {
-            "commit_seq": run.commit_seq,
-            "run_id": run.id,
-            "fence": report.fence,
-            "agent_id": worker_id,
-            "source": wire.Source.MEASURED,
-            "track_id": run.track_id,
-            "outcome": report.outcome,
-            "verdict": results.judge(conn, run.track_id, report.outcome, val_bpb),
-            "val_bpb": val_bpb,
-            "metrics": report.metrics,
-            "description": report.description,
-            "digest": digest,
-            "late": int(late),
-            "created_at": now,
-        },
+    is_scored = report.outcome in (wire.Outcome.OK, wire.Outcome.FLAGGED)
+    entry = results.Entry(
+        track=results.lock_track(conn, run.track_id),
+        code=run.code,
+        agent_id=worker_id,
+        source=wire.Source.MEASURED,
+        outcome=report.outcome,
+        commit_seq=run.commit_seq,
+        val_bpb=report.val_bpb if is_scored else None,
+        description=report.description,
+        metrics=report.metrics,
+        run=run,
+        fence=report.fence,
+        digest=digest,
+        is_late=late,
     )
-    return results.get_result(conn, row.id)
+    return results.enter(conn, entry, now)
 
 
 def _announce(
-    conn: Connection,
-    run: Row[Any],
-    worker_id: str,
-    report: wire.ResultCreate,
-    result: wire.Result,
-    now: datetime,
+    conn: Connection, run: Row[Any], worker_id: str, result: wire.Result, now: datetime
 ) -> None:
     payload = {
         "run": run.id,
         "commit": result.commit,
         "track": result.track,
+        "kind": run.kind,
         "outcome": result.outcome,
+        "status": result.status,
         "verdict": result.verdict,
         "val_bpb": result.val_bpb,
+        "quarantine": result.quarantine,
+        "throttled": result.throttled,
     }
     events.append(conn, "result", worker_id, str(result.id), payload, now)
-    if result.verdict is wire.Verdict.KEEP:
-        events.append(conn, "record", worker_id, result.commit, payload, now)
-    board.open_channel(conn, worker_id, RESULTS_CHANNEL, "what every run measured", now)
     subject = conn.execute(
         select(tables.commits.c.message).where(tables.commits.c.seq == run.commit_seq)
     ).scalar_one()
-    post = wire.PostCreate(content=result_line(result, subject))
-    board.create_post(conn, worker_id, RESULTS_CHANNEL, post, now)
+    announce(conn, worker_id, result_line(result, subject), now)
 
 
 def result_line(result: wire.Result, subject: str) -> str:
@@ -176,13 +181,18 @@ def result_line(result: wire.Result, subject: str) -> str:
     vram = result.metrics.get("peak_vram_mb")
     score = f"{result.val_bpb:.6f}" if result.val_bpb is not None else "---"
     memory = f"{vram / 1024:.1f}" if isinstance(vram, int | float) and score != "---" else "---"
-    mark = {
-        wire.Verdict.KEEP: "",
-        wire.Verdict.DISCARD: " (DISCARD)",
-        wire.Verdict.CRASH: f" (CRASH: {result.description or result.outcome})",
-    }[result.verdict]
     line = f"commit:{result.commit[:12]} platform:{platform} val_bpb:{score} vram_gb:{memory}"
-    return f"{line} | {' '.join(subject.split())[:300]}{mark}"
+    return f"{line} | {' '.join(subject.split())[:300]}{_mark(result)}"
+
+
+def _mark(result: wire.Result) -> str:
+    if result.quarantine:
+        return f" (QUARANTINED: {result.quarantine[:300]})"
+    if result.status is wire.Status.CRASH:
+        return f" (CRASH: {result.description or result.outcome})"
+    if result.kind is wire.RunKind.REPLICATE:
+        return f" (REPLICATE, seed {result.seed})"
+    return " (DISCARD)" if result.status is wire.Status.DISCARD else ""
 
 
 def _held(run_id: int, worker_id: str, fence: int) -> ColumnElement[bool]:

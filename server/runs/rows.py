@@ -1,19 +1,17 @@
 """Rows of runs as the wire shows them."""
 
-import hashlib
+from functools import cache
 from typing import Any
 
-from sqlalchemy import Row, Select, and_, select
+from sqlalchemy import Row, Select, and_, bindparam, select
 
 from server import errors, results, tables, wire
 from server.db import Connection
-
-#: The seed of a commit's first run, as in autoresearch; every other run gets its own.
-FIRST_SEED = 42
+from server.prepared import Prepared
 
 
 def get_run(conn: Connection, run_id: int) -> wire.Run:
-    row = conn.execute(_select_runs().where(tables.runs.c.id == run_id)).one_or_none()
+    row = _shown().row(conn, id=run_id)
     if row is None:
         raise errors.NotFound(f"run not found: {run_id}", "GET /api/runs lists them (`ah runs`)")
     return _to_wire(row)
@@ -48,10 +46,18 @@ def list_runs(
 
 
 def get_row(conn: Connection, run_id: int) -> Row[Any]:
-    row = conn.execute(select(tables.runs).where(tables.runs.c.id == run_id)).one_or_none()
+    row: Row[Any] | None = _ROW.row(conn, id=run_id)
     if row is None:
         raise errors.NotFound(f"run not found: {run_id}")
     return row
+
+
+_ROW = Prepared(select(tables.runs).where(tables.runs.c.id == bindparam("id")))
+
+
+@cache
+def _shown() -> Prepared:
+    return Prepared(_select_runs().where(tables.runs.c.id == bindparam("id")))
 
 
 def _select_runs() -> Select[Any]:
@@ -81,7 +87,7 @@ def _to_wire(row: Row[Any]) -> wire.Run:
         state=row.state,
         fence=row.fence,
         attempt=row.attempt,
-        seed=_seed(row),
+        seed=row.seed,
         budget_seconds=row.budget_seconds,
         track=results.track_name(row) if row.track_id is not None else None,
         worker_id=row.worker_id,
@@ -97,14 +103,8 @@ def _to_wire(row: Row[Any]) -> wire.Run:
         loss=row.loss,
         tokens=row.tokens,
         val_bpb=row.val_bpb,
+        rerun_of=row.rerun_of,
     )
-
-
-def _seed(row: Row[Any]) -> int:
-    """The same for every attempt of a run; unknown to agents before the run exists."""
-    if row.kind == wire.RunKind.FIRST:
-        return FIRST_SEED
-    return int(hashlib.sha256(f"{row.hash}:{row.id}".encode()).hexdigest()[:7], 16)
 
 
 def story(run: wire.Run) -> dict[str, Any]:

@@ -1,0 +1,147 @@
+"""Answers as bytes, and the bounded memory of those that still hold."""
+
+import hashlib
+import threading
+import zlib
+from collections import OrderedDict
+from collections.abc import Iterable
+from typing import Any, Generic, Protocol, TypeVar
+
+import orjson
+from pydantic import BaseModel
+
+from server import errors
+from server.hot.calls import Reply
+
+Header = tuple[bytes, bytes]
+
+#: Of all answers kept by one process.
+KEPT_BYTES = 48 * 2**20
+#: What an answer takes beside its body: its key, headers, and Python's own.
+_OVERHEAD_BYTES = 1_000
+#: Smaller bodies gain nothing from being compressed.
+_PACKED_BYTES = 4_096
+GZIP_LEVEL = 3
+#: zlib's word for gzip's own format.
+GZIP_FORMAT = zlib.MAX_WBITS | 16
+
+_JSON = (b"content-type", b"application/json")
+_OPTIONS = orjson.OPT_UTC_Z | orjson.OPT_NAIVE_UTC | orjson.OPT_OMIT_MICROSECONDS
+
+
+def to_json(content: Any) -> bytes:
+    """As the wire writes it: timestamps in UTC, whole seconds, with a `Z`."""
+    return orjson.dumps(content, _plain, _OPTIONS)
+
+
+def _plain(model: object) -> Any:
+    if isinstance(model, BaseModel):
+        return orjson.Fragment(model.model_dump_json())
+    raise TypeError(f"no JSON for {model!r}")
+
+
+def tag(*parts: bytes) -> bytes:
+    """An ETag that differs when one of the parts does."""
+    digest = hashlib.blake2b(digest_size=12)
+    for part in parts:
+        digest.update(part)
+    return b'"%s"' % digest.hexdigest().encode()
+
+
+class Answer:
+    """What goes over the wire. Its ETag is the content's own: the same in every process, and
+    after a restart or a restore."""
+
+    __slots__ = ("body", "etag", "headers", "made", "status")
+
+    def __init__(
+        self, status: int, body: bytes, headers: Iterable[Header] = (), etag: bytes = b""
+    ) -> None:
+        self.status = status
+        self.body = body
+        self.etag = etag or tag(body)
+        self.headers = [_JSON, (b"content-length", b"%d" % len(body)), *headers]
+        #: When its making began, as `Builder` counts.
+        self.made = 0
+
+    @classmethod
+    def of(cls, reply: Reply) -> "Answer":
+        return cls(reply.status, to_json(reply.content), _encode(reply.headers))
+
+    @classmethod
+    def refuse(cls, error: errors.HubError) -> "Answer":
+        return cls(error.status, error.to_json(), _encode(error.headers()))
+
+    @property
+    def is_worth_packing(self) -> bool:
+        return self.status == 200 and len(self.body) >= _PACKED_BYTES
+
+    def pack(self) -> "Answer":
+        """The same, gzipped."""
+        packer = zlib.compressobj(GZIP_LEVEL, wbits=GZIP_FORMAT)
+        body = packer.compress(self.body) + packer.flush()
+        rest = [(name, value) for name, value in self.headers[2:]]
+        headers = [(b"content-encoding", b"gzip"), *rest]
+        return Answer(self.status, body, headers, self.etag[:-1] + b'-gzip"')
+
+    def is_known(self, tags: bytes) -> bool:
+        """Whether a client that names these tags has it, packed or not."""
+        return self.etag[:25] in tags or tags.strip() == b"*"
+
+    @property
+    def size(self) -> int:
+        return len(self.body) + _OVERHEAD_BYTES
+
+
+def _encode(headers: Any) -> list[Header]:
+    return [(name.lower().encode(), text.encode("latin-1")) for name, text in headers.items()]
+
+
+class Sized(Protocol):
+    @property
+    def size(self) -> int: ...
+
+
+A = TypeVar("A", bound=Sized)
+
+
+class Memory(Generic[A]):
+    """Answers by what was asked, each with the versions it was made under.
+
+    Bounded by the bytes they take; those not asked for longest go first.
+    """
+
+    def __init__(self, max_bytes: int = KEPT_BYTES) -> None:
+        self._max_bytes = max_bytes
+        self._lock = threading.Lock()
+        self._answers: OrderedDict[Any, tuple[Any, A]] = OrderedDict()
+        self.bytes = 0
+
+    def get(self, key: Any, versions: Any) -> A | None:
+        with self._lock:
+            found = self._answers.get(key)
+            if found is None or found[0] != versions:
+                return None
+            self._answers.move_to_end(key)
+            return found[1]
+
+    def get_newest(self, key: Any) -> A | None:
+        """Under whatever versions it was made."""
+        found = self._answers.get(key)
+        return found[1] if found else None
+
+    def put(self, key: Any, versions: Any, answer: A) -> None:
+        with self._lock:
+            self._drop(key)
+            # One answer shall not drive out all others.
+            if answer.size > self._max_bytes // 2:
+                return
+            self._answers[key] = versions, answer
+            self.bytes += answer.size
+            while self.bytes > self._max_bytes:
+                self._drop(next(iter(self._answers)))
+
+    def _drop(self, key: Any) -> None:
+        found = self._answers.pop(key, None)
+        if found is not None:
+            self.bytes -= found[1].size

@@ -1,0 +1,123 @@
+"""Tallies: how many results of each status every author has in a track, kept as they come.
+
+Only what counts is in them: no late results, and none that wait in quarantine.
+"""
+
+from collections import Counter
+from typing import Any
+
+from sqlalchemy import Row, and_, func, select, text
+from sqlalchemy.dialects import postgresql, sqlite
+
+from server import tables, wire
+from server.db import Connection
+
+_REPEATS = (wire.RunKind.REPLICATE, wire.RunKind.AUDIT)
+R, T = tables.results, tables.tallies
+#: No result that came late does.
+_WAITING = and_(R.c.quarantine.is_not(None), R.c.released_at.is_(None))
+
+
+def is_experiment(kind: str | None) -> bool:
+    """Replicates and audits repeat, they do not try."""
+    return kind not in _REPEATS
+
+
+def add(
+    conn: Connection, track_id: int, author: str, status: str, kind: str | None, by: int = 1
+) -> None:
+    """Count a result that counts from now on; with `by` -1 one that no longer does."""
+    column = "experiments" if is_experiment(kind) else "repeats"
+    row = {"track_id": track_id, "author": author, "status": status, "experiments": 0, "repeats": 0}
+    dialect = postgresql if conn.dialect.name == "postgresql" else sqlite
+    conn.execute(
+        dialect.insert(T)
+        .values(row | {column: by})
+        .on_conflict_do_update(
+            index_elements=["track_id", "author", "status"], set_={column: T.c[column] + by}
+        )
+    )
+
+
+def next_number(conn: Connection, track_id: int) -> int:
+    """Of the next experiment in a track."""
+    query = select(func.max(R.c.number)).where(R.c.track_id == track_id)
+    return (conn.execute(query).scalar_one() or 0) + 1
+
+
+def count_statuses(conn: Connection, track_id: int) -> Counter[str]:
+    """Experiments by status, those in quarantine included."""
+    count = func.sum(T.c.experiments)
+    query = select(T.c.status, count).where(T.c.track_id == track_id).group_by(T.c.status)
+    waiting = select(R.c.status, func.count()).where(
+        _WAITING, R.c.track_id == track_id, R.c.number.is_not(None)
+    )
+    counts: Counter[str] = Counter()
+    for status, number in [*conn.execute(query), *conn.execute(waiting.group_by(R.c.status))]:
+        counts[status] += number
+    return counts
+
+
+def count_tracks(conn: Connection) -> dict[int, tuple[int, int]]:
+    """Of each track with any: all its results, and how many of them wait in quarantine."""
+    count = func.sum(T.c.experiments + T.c.repeats)
+    counted = select(T.c.track_id, count).group_by(T.c.track_id)
+    waiting = select(R.c.track_id, func.count()).where(_WAITING).group_by(R.c.track_id)
+    doubted = {row[0]: row[1] for row in conn.execute(waiting)}
+    known = {row[0]: row[1] for row in conn.execute(counted)}
+    return {
+        track: (known.get(track, 0) + doubted.get(track, 0), doubted.get(track, 0))
+        for track in known.keys() | doubted.keys()
+    }
+
+
+def list_authors(conn: Connection, track_id: int) -> list[Row[Any]]:
+    """Each author's experiments, by status and in all."""
+    counts = [
+        func.coalesce(func.sum(T.c.experiments).filter(T.c.status == status), 0).label(status.value)
+        for status in wire.Status
+    ]
+    query = select(T.c.author, func.sum(T.c.experiments).label("experiments"), *counts)
+    query = query.where(T.c.track_id == track_id).group_by(T.c.author)
+    return list(conn.execute(query.having(func.sum(T.c.experiments) > 0)))
+
+
+# What a result has of its own ---------------------------------------------------------------------
+
+_AUTHOR = (
+    "CASE WHEN commit_seq IS NULL THEN agent_id ELSE "
+    "coalesce((SELECT agent_id FROM commits WHERE seq = {table}.commit_seq), '') END"
+)
+_IS_EXPERIMENT = "(kind IS NULL OR kind NOT IN ('replicate', 'audit'))"
+# Of scores that tell it: the same as `tracks.add_noise` sums up.
+_NOISE = """
+UPDATE tracks SET noise_runs = coalesce(s.runs, 0), noise_squares = coalesce(s.squares, 0.0),
+  noise_degrees = coalesce(s.degrees, 0)
+FROM tracks AS t LEFT JOIN (
+  SELECT track_id, sum(n) AS runs, sum(m2) AS squares, sum(n - 1) AS degrees FROM scores
+  WHERE n >= 2 AND m2 > 0 AND NOT is_fixed_seed GROUP BY track_id
+) AS s ON s.track_id = t.id WHERE t.id = tracks.id
+"""
+
+
+def recount(conn: Connection) -> None:
+    """Make all that is kept anew from results and scores, as for rows written by hand."""
+    for table in ("results", "scores"):
+        conn.execute(text(f"UPDATE {table} SET author = {_AUTHOR.format(table=table)}"))  # noqa: S608
+    conn.execute(
+        text(
+            "UPDATE results SET number = n.number FROM (SELECT id, row_number() OVER "  # noqa: S608
+            "(PARTITION BY track_id ORDER BY id) AS number FROM results "
+            f"WHERE late = 0 AND {_IS_EXPERIMENT}) AS n WHERE n.id = results.id"
+        )
+    )
+    conn.execute(text(_NOISE))
+    conn.execute(T.delete())
+    conn.execute(
+        text(
+            "INSERT INTO tallies (track_id, author, status, experiments, repeats) "  # noqa: S608
+            f"SELECT track_id, author, status, count(CASE WHEN {_IS_EXPERIMENT} THEN 1 END), "
+            f"count(CASE WHEN NOT {_IS_EXPERIMENT} THEN 1 END) FROM results WHERE late = 0 "
+            "AND (quarantine IS NULL OR released_at IS NOT NULL) GROUP BY track_id, author, status"
+        )
+    )

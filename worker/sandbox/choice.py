@@ -1,0 +1,47 @@
+"""Choice: the strongest sandbox that works here, seen to work, or a refusal that says why not."""
+
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+from worker.sandbox.base import Limits, Sandbox, default_limits
+from worker.sandbox.bubblewrap import Bubblewrap
+from worker.sandbox.container import Docker, Podman
+from worker.sandbox.gpu import find_gpu
+from worker.sandbox.install import advise
+from worker.sandbox.landlock import Landlock
+from worker.sandbox.none import NoSandbox
+from worker.sandbox.probe import probe
+from worker.sandbox.scope import find_scope
+from worker.sandbox.system import find_system
+from worker.settings import Refused
+
+#: The strongest first; `none` is never chosen, only named.
+ORDER: tuple[type[Sandbox], ...] = (Bubblewrap, Podman, Docker, Landlock)
+
+
+def open_sandbox(
+    wanted: str,
+    python: str,
+    visible: str,
+    hidden: Sequence[Path],
+    cache: Path,
+    limits: Limits | None = None,
+) -> Sandbox:
+    """The sandbox of this kind, or for `auto` the first that works; raise Refused without one.
+
+    `visible` is the GPU as CUDA_VISIBLE_DEVICES names it, empty for none. What is `hidden` no
+    training may see. Scratch folders will lie below `cache`.
+    """
+    limits = limits or default_limits()
+    if wanted == NoSandbox.kind:
+        return NoSandbox(find_system(python, ()), find_gpu(""), limits, None)
+    system, gpu, scope = find_system(python, hidden), find_gpu(visible), find_scope()
+    reasons = {}
+    for kind in [kind for kind in ORDER if wanted in ("auto", kind.kind)]:
+        sandbox = kind(system, gpu, limits, scope)
+        with tempfile.TemporaryDirectory(prefix="probe", dir=cache) as scratch:
+            reasons[kind.kind] = probe(sandbox, Path(scratch), hidden)
+        if not reasons[kind.kind]:
+            return sandbox
+    raise Refused(advise(reasons))
