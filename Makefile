@@ -54,7 +54,7 @@ demo: .venv/all.stamp
 	@$(BIN)/python -m demo --rounds $(ROUNDS)
 
 test: .venv/all.stamp
-	$(BIN)/python -m pytest --numprocesses auto --dist loadfile
+	$(BIN)/python -m pytest --numprocesses auto --dist worksteal
 
 stress: .venv/all.stamp
 	$(BIN)/python -m pytest -m stress

@@ -5,6 +5,7 @@ crashes. Nothing here sleeps: helpers wait for a condition with a deadline.
 """
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -23,6 +24,7 @@ from fastapi.testclient import TestClient
 from ah_cli.client import HubClient
 from server import wire
 from server.app import create_app
+from server.db import Database
 from server.settings import Registration, Settings
 
 #: What workers are tried with; one of them is named like a test.
@@ -107,13 +109,25 @@ def clock() -> Clock:
     return Clock()
 
 
+@pytest.fixture(scope="session")
+def empty_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An SQLite file that went through all migrations; doing them costs more than most tests."""
+    settings = Settings(data=tmp_path_factory.mktemp("empty"), admin_key=ADMIN_KEY)
+    db = Database(settings.database_url)
+    db.migrate()
+    db.close()
+    return settings.data / "hub.db"
+
+
 @pytest.fixture
-def make_hub(tmp_path: Path, clock: Clock) -> Callable[..., Hub]:
+def make_hub(tmp_path: Path, clock: Clock, empty_database: Path) -> Callable[..., Hub]:
     """Open a hub with the given settings; called again, it reopens the same data."""
 
     def make(**changes: object) -> Hub:
         data = tmp_path / "data"
-        data.mkdir(exist_ok=True)
+        if not data.exists():
+            data.mkdir()
+            shutil.copy(empty_database, data)
         settings = Settings(data=data, admin_key=ADMIN_KEY, **changes)  # type: ignore[arg-type]
         return Hub(create_app(settings, clock), clock, data)
 
