@@ -26,7 +26,8 @@ def main(folder: Path, what: dict[str, Any]) -> dict[str, Any]:
     limits = replace(LIMITS, **what["limits"])
     try:
         hidden = [home / "key", home, cache]
-        sandbox = open_sandbox(what["kind"], sys.executable, "", hidden, cache, limits)
+        withheld = what["withheld"]
+        sandbox = open_sandbox(what["kind"], sys.executable, "", hidden, cache, limits, withheld)
     except Refused as refused:
         return {"refused": str(refused)}
     shutil.rmtree(scratch, ignore_errors=True)

@@ -58,7 +58,7 @@ def run(tmp_path: Path) -> Examine:
             phases=Phases(**phases),
             layout={
                 "folder": str(store),
-                "below": "cpu/v2",
+                "below": "cpu/v3",
                 "handed_out": ["manifest.json", "tokenizer.tiktoken", "token_bytes.npy"],
             },
             tokens=tokens,

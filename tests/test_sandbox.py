@@ -101,10 +101,11 @@ class Box:
         data: str = "data",
         hand_in: bool = False,
         env: Mapping[str, str] = {},
+        withheld: Mapping[str, list[str]] = {},
         **limits: Any,
     ) -> subprocess.Popen[str]:
         what = {"kind": self.kind, "program": program, "seconds": seconds, "limits": limits}
-        told = json.dumps({**what, "data": data, "hand_in": hand_in})
+        told = json.dumps({**what, "data": data, "hand_in": hand_in, "withheld": withheld})
         code = self.folder / "code"
         own = {
             "HOME": str(self.folder / "home"),
@@ -265,6 +266,71 @@ def test_home_and_tmp_are_empty_each_time(seen: dict[str, Any], box: Box) -> Non
         pytest.skip("its scratch is the workspace itself, which the worker removes after each run")
     assert seen["left"] == []
     assert [*(box.folder / "cache/scratch/home").iterdir()] == []
+
+
+# Withheld ----------------------------------------------------------------------------------------
+
+READ_ALL = """\
+import json, os
+said = {{}}
+for folder, folders, names in os.walk({root!r}):
+    for name in names:
+        path = os.path.join(folder, name)
+        try:
+            said[os.path.relpath(path, {root!r})] = open(path).read()
+        except OSError:
+            pass
+print(json.dumps(said))
+"""
+
+
+def write_package(packages: Path) -> Path:
+    """Some of torch as far as it matters here; returns the folder that is withheld."""
+    folder = packages / "torch" / "testing" / "_internal"
+    for name in ("__init__.py", "private.py", "__pycache__/private.pyc", "deep/kept.py"):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text(name)
+    (packages / "torch" / "library.py").write_text("library")
+    return folder
+
+
+@pytest.fixture
+def packages(box: Box) -> Iterator[Path]:
+    """A folder that trainings are shown."""
+    folder = box.folder / "packages"
+    folder.mkdir()
+    yield folder
+    shutil.rmtree(folder)
+
+
+def test_of_what_is_withheld_only_the_kept_can_be_read(box: Box, packages: Path) -> None:
+    folder = write_package(packages)
+    write_package(packages / "lib" / "python3" / "dist-packages")
+    (packages / "again").symlink_to("torch")
+    (packages / "lib64").symlink_to("lib")
+    ended = box.run(
+        READ_ALL.format(root=str(packages)),
+        env={"CUDA_HOME": str(packages)},
+        withheld={str(folder): ["__init__.py", "deep/kept.py", "not/there.py"]},
+    )
+    assert ended.get("status") == 0, ended
+    kept = {
+        "torch/library.py": "library",
+        "torch/testing/_internal/__init__.py": "__init__.py",
+        "torch/testing/_internal/deep/kept.py": "deep/kept.py",
+    }
+    copies = {f"lib/python3/dist-packages/{name}": text for name, text in kept.items()}
+    assert json.loads(ended["text"]) == kept | copies
+
+
+@pytest.mark.parametrize("copy", ["old/torch/testing/_internal/common.py", "torch-2.0-cp311.whl"])
+def test_a_copy_of_it_elsewhere_is_refused(box: Box, packages: Path, copy: str) -> None:
+    folder = write_package(packages)
+    (packages / copy).parent.mkdir(parents=True, exist_ok=True)
+    (packages / copy).write_text("another version's")
+    env = {"CUDA_HOME": str(packages)}
+    ended = box.run("print('never')", env=env, withheld={str(folder): []})
+    assert f"{packages / copy} can be read, and scores are made of that text" in ended["refused"]
 
 
 # Limits ------------------------------------------------------------------------------------------

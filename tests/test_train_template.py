@@ -3,6 +3,7 @@
 import dataclasses
 import http.server
 import importlib
+import json
 import math
 import os
 import random
@@ -125,7 +126,7 @@ def model(template):
 
 
 def test_preparing_twice_does_nothing_and_says_the_same(data):
-    folder = data / "cpu" / "v2"
+    folder = data / "cpu" / "v3"
     before = {path.name: path.stat().st_mtime_ns for path in folder.iterdir()}
     result = run("prepare.py", data=data)
     assert re.fullmatch(r"ready: cpu \d+ tokens fingerprint [0-9a-f]{64}\n", result.stdout)
@@ -139,7 +140,7 @@ def test_another_preparation_has_the_same_fingerprint(data, tmp_path):
 
 def test_the_data_has_a_short_name(data):
     result = run("prepare.py", "--dataset", data=data)
-    assert (result.returncode, result.stdout, result.stderr) == (0, "stdlib\n", "")
+    assert (result.returncode, result.stdout, result.stderr) == (0, "stdlib+torch\n", "")
 
 
 @pytest.mark.parametrize("option", ["--fingerprint", "--dataset"])
@@ -156,6 +157,44 @@ def test_what_is_not_prepared_has_no_name(tmp_path, option):
     assert re.fullmatch(r"error: no cpu data .* run `python prepare\.py .*`\n", result.stderr)
 
 
+def withheld(data):
+    """The folder that trainings must not read, and what of it they may."""
+    result = run("prepare.py", "--withheld", data=data)
+    ((folder, kept),) = json.loads(result.stdout).items()
+    return Path(folder), kept
+
+
+def test_what_trainings_must_not_read_is_told(data):
+    folder, kept = withheld(data)
+    assert folder == Path(torch.__file__).resolve().parent / "testing" / "_internal"
+    assert all((folder / name).is_file() for name in kept)
+    result = run("prepare.py", "--withheld", data=data, TRAIN_PROFILE="gpu")
+    assert (result.returncode, result.stdout) == (0, "{}\n")
+
+
+def test_training_needs_none_of_it(data):
+    code = (
+        "import json, sys, torch.distributed.fsdp, torch.utils.checkpoint, torch._inductor\n"
+        "torch.compile(lambda x: x.sin() + 1)(torch.ones(9))\n"
+        "print(json.dumps([getattr(m, '__file__', None) for m in [*sys.modules.values()]]))"
+    )
+    result = run("-c", code, data=data)
+    assert result.returncode == 0, result.stderr
+    folder, kept = withheld(data)
+    files = [Path(name) for name in json.loads(result.stdout) if name]
+    used = {str(f.relative_to(folder)) for f in files if f.is_relative_to(folder)}
+    assert "common_dtype.py" in used
+    assert used <= set(kept)
+
+
+def test_a_torch_without_its_tests_is_told_in_one_line(tmp_path):
+    (tmp_path / "path" / "torch" / "testing").mkdir(parents=True)
+    (tmp_path / "path" / "torch" / "__init__.py").touch()
+    result = run("prepare.py", data=tmp_path, PYTHONPATH=str(tmp_path / "path"))
+    assert result.returncode == 1
+    assert re.fullmatch(r"error: .* lacks the tests that come with torch: .*\n", result.stderr)
+
+
 def test_a_full_disk_ends_preparing_in_one_line(tmp_path):
     result = run("prepare.py", data=tmp_path, largest_file=2**20)
     assert result.returncode == 1
@@ -165,7 +204,7 @@ def test_a_full_disk_ends_preparing_in_one_line(tmp_path):
 
 def test_a_missing_file_counts_as_not_prepared(data, tmp_path):
     shutil.copytree(data, tmp_path, dirs_exist_ok=True)
-    (tmp_path / "cpu" / "v2" / "val.npy").unlink()
+    (tmp_path / "cpu" / "v3" / "val.npy").unlink()
     assert run("prepare.py", "--fingerprint", data=tmp_path).returncode == 1
 
 
@@ -197,7 +236,7 @@ def test_other_budgets_are_refused_in_one_line(template, text):
 
 def test_token_byte_counts_add_up_to_the_bytes_of_any_text(template, environment, data):
     tokenizer = template[0].load_tokenizer(environment)
-    counts = np.load(data / "cpu" / "v2" / "token_bytes.npy")
+    counts = np.load(data / "cpu" / "v3" / "token_bytes.npy")
     dice = random.Random(0)
     for _ in range(200):
         ranges = dice.choices([(0, 128), (0, 0xD800), (0xE000, 0x110000)], k=50)
@@ -207,22 +246,22 @@ def test_token_byte_counts_add_up_to_the_bytes_of_any_text(template, environment
 
 def test_the_special_token_has_no_bytes(template, environment, data):
     bos = template[0].load_tokenizer(environment).encode_single_token(template[0].BOS)
-    assert np.load(data / "cpu" / "v2" / "token_bytes.npy")[bos] == 0
+    assert np.load(data / "cpu" / "v3" / "token_bytes.npy")[bos] == 0
     assert bos == environment.profile.vocab_size - 1
 
 
 def test_a_uniform_model_needs_log2_of_the_vocabulary_per_token(template, environment, data):
     V = environment.profile.vocab_size
-    counts = np.load(data / "cpu" / "v2" / "token_bytes.npy")
-    scored = counts[np.load(data / "cpu" / "v2" / "val.npy")[:, 1:]]
+    counts = np.load(data / "cpu" / "v3" / "token_bytes.npy")
+    scored = counts[np.load(data / "cpu" / "v3" / "val.npy")[:, 1:]]
     expected = math.log2(V) * (scored > 0).sum() / scored.sum()
     bpb = template[0].evaluate_bpb(lambda tokens: torch.zeros(*tokens.shape, V), environment)
     assert bpb == pytest.approx(expected, abs=1e-6)
 
 
 def test_bpb_agrees_with_a_float64_reference(template, model, data):
-    counts = np.load(data / "cpu" / "v2" / "token_bytes.npy")
-    rows = np.load(data / "cpu" / "v2" / "val.npy")[:21]
+    counts = np.load(data / "cpu" / "v3" / "token_bytes.npy")
+    rows = np.load(data / "cpu" / "v3" / "val.npy")[:21]
     tokens = torch.from_numpy(rows.astype(np.int64))
     with torch.no_grad():
         log_p = torch.log_softmax(model(tokens[:, :-1]).double(), dim=-1)
@@ -233,8 +272,8 @@ def test_bpb_agrees_with_a_float64_reference(template, model, data):
 
 
 def test_unnormalized_logits_gain_nothing(template, model, data):
-    counts = np.load(data / "cpu" / "v2" / "token_bytes.npy")
-    rows = np.load(data / "cpu" / "v2" / "val.npy")[:8]
+    counts = np.load(data / "cpu" / "v3" / "token_bytes.npy")
+    rows = np.load(data / "cpu" / "v3" / "val.npy")[:8]
     honest = template[0].score_rows(model, rows, counts, 8)
     shifted = template[0].score_rows(lambda tokens: model(tokens) + 50, rows, counts, 8)
     assert shifted == pytest.approx(honest, abs=1e-4)
@@ -246,8 +285,8 @@ def test_a_loss_instead_of_logits_is_refused(template, environment):
 
 
 def test_logits_that_are_not_finite_are_refused(template, data):
-    counts = np.load(data / "cpu" / "v2" / "token_bytes.npy")
-    rows = np.load(data / "cpu" / "v2" / "val.npy")[:2]
+    counts = np.load(data / "cpu" / "v3" / "token_bytes.npy")
+    rows = np.load(data / "cpu" / "v3" / "val.npy")[:2]
     with pytest.raises(ValueError, match="not finite"):
         template[0].score_rows(
             lambda tokens: torch.full((*tokens.shape, len(counts)), math.nan), rows, counts, 2
@@ -256,7 +295,7 @@ def test_logits_that_are_not_finite_are_refused(template, data):
 
 def test_damaged_validation_data_is_refused(template, environment, data, tmp_path):
     shutil.copytree(data / "cpu", tmp_path / "cpu")
-    path = tmp_path / "cpu" / "v2" / "val.npy"
+    path = tmp_path / "cpu" / "v3" / "val.npy"
     path.write_bytes(path.read_bytes()[:-1] + b"\x7f")  # Another last token, the same size.
     damaged = dataclasses.replace(environment, data=tmp_path)
     with pytest.raises(SystemExit, match="the validation data in .* is damaged"):
@@ -265,8 +304,8 @@ def test_damaged_validation_data_is_refused(template, environment, data, tmp_pat
 
 @pytest.mark.parametrize("split", ["val", "private"])
 def test_validation_text_is_not_trained_on(data, split):
-    train = np.load(data / "cpu" / "v2" / "train.npy").tobytes()
-    rows = np.load(data / "cpu" / "v2" / f"{split}.npy")
+    train = np.load(data / "cpu" / "v3" / "train.npy").tobytes()
+    rows = np.load(data / "cpu" / "v3" / f"{split}.npy")
     known = sum(row[32:64].tobytes() in train for row in rows[::3])
     assert known < 0.05 * len(rows[::3])  # Licences and the like are in many files.
 
@@ -511,7 +550,7 @@ def test_what_goes_wrong_in_the_loader_is_raised(template):
 
 def test_data_too_short_for_a_row_are_refused(template, environment, data, tmp_path):
     shutil.copytree(data / "cpu", tmp_path / "cpu")
-    manifest = tmp_path / "cpu" / "v2" / "manifest.json"
+    manifest = tmp_path / "cpu" / "v3" / "manifest.json"
     manifest.write_text(re.sub(r'"train_tokens": \d+', '"train_tokens": 100', manifest.read_text()))
     with pytest.raises(SystemExit, match="holds only 100 tokens"):
         template[0].make_loader(dataclasses.replace(environment, data=tmp_path), 1, None)

@@ -2,11 +2,13 @@
 
     python prepare.py                  prepare the data of this machine's profile, once
     python prepare.py --fingerprint    print which data, tokenizer and metric a score belongs to
-    python prepare.py --dataset        print the short name of the data: climbmix, stdlib
+    python prepare.py --dataset        print the short name of the data: climbmix, stdlib+torch
     python prepare.py --layout         print what a worker hands to whom, as JSON
+    python prepare.py --withheld       print what trainings must not read here, as JSON
 
-Two profiles: `gpu` reads web text (climbmix shards from the Hugging Face hub), `cpu` reads the
-standard library of the running interpreter, so it needs no network. Everything prepared lies in
+Two profiles: `gpu` reads web text (climbmix shards from the Hugging Face hub), `cpu` reads Python
+that is there anyway, so it needs no network: the standard library, and the tests of torch's own
+that come with it, of which both held-out splits are. Everything prepared lies in
 TRAIN_DATA/<profile>/v<TEMPLATE_VERSION>; manifest.json is written last, so a folder that has one
 is whole.
 
@@ -25,6 +27,8 @@ import errno
 import functools
 import hashlib
 import http.client
+import importlib.metadata
+import importlib.util
 import json
 import math
 import mmap
@@ -63,7 +67,7 @@ if TYPE_CHECKING:
 # Constants: what makes two scores comparable
 # ---------------------------------------------------------------------------
 
-TEMPLATE_VERSION = 2
+TEMPLATE_VERSION = 3
 
 
 @dataclass(frozen=True)
@@ -78,7 +82,7 @@ class Profile:
 
 
 PROFILES = {
-    "cpu": Profile("cpu", "stdlib", 2048, 128, 10**9, 10**9, "60s"),
+    "cpu": Profile("cpu", "stdlib+torch", 2048, 128, 10**9, 10**9, "60s"),
     "gpu": Profile("gpu", "climbmix", 8192, 2048, 2048, 250_000_000, "300s"),
 }
 
@@ -89,15 +93,21 @@ SPLIT_PATTERN = (
     r"| ?[^\s\p{L}\p{N}]++[\r\n]*|\s*[\r\n]|\s+(?!\S)|\s+"
 )
 
-# cpu: the standard library
+# cpu: the standard library, all of it trained on, and torch's tests, of which a part is
 STDLIB_SKIPPED_FOLDERS = {
     "__pycache__", "dist-packages", "ensurepip", "idlelib", "idle_test", "lib2to3", "site-packages",
     "test", "tests", "turtledemo",
     "encodings", "pydoc_data",  # generated tables: thousands of lines that say nothing new
 }
-STDLIB_VAL_PERCENT = 8        # of the files, for each of the two splits
-STDLIB_EVAL_BYTES = 2**18     # of validation text that is scored
-STDLIB_EVAL_FILE_CHARS = 2**14  # read from one file at most, so that many files are scored
+TESTS = "testing/_internal"    # in torch's folder; training needs no more of it than this:
+TESTS_IN_USE = {
+    "__init__.py", "common_dtype.py", "composite_compliance.py", "distributed/__init__.py",
+    "distributed/fake_pg.py", "logging_tensor.py",
+}
+TESTS_SKIPPED_FOLDERS = {"__pycache__", "generated"}  # a table of 0.5 MB, made by torch's build
+TESTS_PERCENT = {"private": 35, "val": 25}  # of the files; the others are trained on
+EVAL_BYTES = 2**18            # of the text of each split that is scored, at most
+EVAL_FILE_CHARS = 2**14       # read from one file at most, so that many files are scored
 
 # gpu: karpathy/climbmix-400b-shuffle
 CLIMBMIX_URL = "https://huggingface.co/datasets/karpathy/climbmix-400b-shuffle/resolve/main"
@@ -548,8 +558,18 @@ def encode_documents(
 
 
 # ---------------------------------------------------------------------------
-# cpu profile: the standard library
+# cpu profile: the standard library and torch's tests
 # ---------------------------------------------------------------------------
+
+
+def read_sources(root: Path, skipped: set[str]) -> Iterator[tuple[str, bytes]]:
+    """Path below `root` and content of each Python file outside of the skipped folders."""
+    for folder, folders, names in os.walk(root):
+        folders[:] = [name for name in folders if name not in skipped]
+        for name in names:
+            path = Path(folder, name)
+            if name.endswith(".py"):
+                yield path.relative_to(root).as_posix(), path.read_bytes()
 
 
 def read_stdlib() -> list[tuple[str, bytes]]:
@@ -557,36 +577,63 @@ def read_stdlib() -> list[tuple[str, bytes]]:
     root = Path(sysconfig.get_paths()["stdlib"])
     files: list[tuple[str, bytes]] = []
     seen: set[bytes] = set()
-    for folder, folders, names in os.walk(root):
-        folders[:] = [name for name in folders if name not in STDLIB_SKIPPED_FOLDERS]
-        for name in names:
-            # _sysconfigdata records how this very interpreter was built: paths, not prose.
-            if not name.endswith(".py") or name.startswith("_sysconfigdata"):
-                continue
-            path = Path(folder, name)
-            content = path.read_bytes()
-            try:
-                content.decode("utf-8")
-            except UnicodeDecodeError:
-                continue
-            if content and content not in seen:
-                seen.add(content)
-                files.append((path.relative_to(root).as_posix(), content))
+    for name, content in read_sources(root, STDLIB_SKIPPED_FOLDERS):
+        # _sysconfigdata records how this very interpreter was built: paths, not prose.
+        if name.rpartition("/")[2].startswith("_sysconfigdata"):
+            continue
+        try:
+            content.decode("utf-8")
+        except UnicodeDecodeError:
+            continue
+        if content and content not in seen:
+            seen.add(content)
+            files.append((name, content))
     if sum(len(content) for _, content in files) < 2**22:
         raise fail(f"found too little source text of the standard library in {root}")
     return sorted(files)
 
 
+def find_tests() -> Path:
+    """The folder of torch's tests, links resolved; torch itself is not imported."""
+    spec = importlib.util.find_spec("torch")
+    if spec is None or not spec.origin:
+        raise fail("torch is not installed: `pip install .` here brings it")
+    return Path(spec.origin).parent.resolve() / TESTS
+
+
+def read_tests() -> list[tuple[str, bytes]]:
+    """Name and content of torch's tests, in the order of names."""
+    root = find_tests()
+    found = read_sources(root, TESTS_SKIPPED_FOLDERS)
+    files = [(f"torch/{TESTS}/{n}", c) for n, c in found if c and n not in TESTS_IN_USE]
+    if sum(len(content) for _, content in files) < 2**22:
+        raise fail(f"{root} lacks the tests that come with torch: install torch by pip, which "
+                   "brings them (some distributions leave them out)")
+    return sorted(files)
+
+
 def side_of(name: str) -> str:
-    """train, val or private; by the name alone, so a file stays there in every Python version."""
+    """train, val or private; by the name alone, so a file stays there in every version."""
+    if not name.startswith(f"torch/{TESTS}/"):
+        return "train"
     place = int(sha256(name.encode())[:8], 16) % 100
-    return ("val", "private", "train")[min(place // STDLIB_VAL_PERCENT, 2)]
+    for side, percent in TESTS_PERCENT.items():
+        if place < percent:
+            return side
+        place -= percent
+    return "train"
+
+
+def withheld(env: Environment) -> dict[str, list[str]]:
+    """Folders of this machine that no training may read, and which files in them it needs."""
+    return {str(find_tests()): sorted(TESTS_IN_USE)} if env.profile.name == "cpu" else {}
 
 
 def prepare_cpu(env: Environment) -> None:
-    files = read_stdlib()
+    library, tests = read_stdlib(), read_tests()
+    files = [*library, *tests]
     train = [content.decode() for name, content in files if side_of(name) == "train"]
-    print(f"data: {len(files)} files of the standard library", flush=True)
+    print(f"data: {len(library)} files of the standard library, {len(tests)} of torch", flush=True)
     tokenizer_path = env.folder / "tokenizer.tiktoken"
     train_tokenizer(train, env.profile, tokenizer_path)
     tokenizer = _tokenizer(tokenizer_path)
@@ -596,10 +643,10 @@ def prepare_cpu(env: Environment) -> None:
 
     def held_out(side: str) -> np.ndarray:
         texts: list[str] = []
-        left = STDLIB_EVAL_BYTES
-        # In the order of a hash: the names' order would score one corner of the library only.
+        left = EVAL_BYTES
+        # In the order of a hash: the names' order would score one corner of the tests only.
         for _, content in sorted((sha256(n.encode()), c) for n, c in files if side_of(n) == side):
-            text = content.decode()[: min(STDLIB_EVAL_FILE_CHARS, left)]
+            text = content.decode()[: min(EVAL_FILE_CHARS, left)]
             texts.append(text)
             left -= len(text.encode())
             if left <= 0:
@@ -608,10 +655,12 @@ def prepare_cpu(env: Environment) -> None:
         # Neighbouring rows share one token: the last target of one is the first input of the next.
         return np.stack([tokens[r * T : r * T + T + 1] for r in range((len(tokens) - 1) // T)])
 
-    version = f"{sys.version_info.major}.{sys.version_info.minor}"
+    python = f"{sys.version_info.major}.{sys.version_info.minor}"
+    torch_version = importlib.metadata.version("torch").partition("+")[0]  # +cpu, +cu130: one text
+    dataset = f"python-stdlib-{python}-torch-{torch_version}"
     hashes = [[name, sha256(content)] for name, content in files]
     splits = {"val": held_out("val"), "private": held_out("private")}
-    write_manifest(env, f"python-stdlib-{version}", hashes, ["train.npy"], len(stream), splits)
+    write_manifest(env, dataset, hashes, ["train.npy"], len(stream), splits)
 
 
 # ---------------------------------------------------------------------------
@@ -1107,10 +1156,14 @@ def main() -> None:
     option("--fingerprint", action="store_true", help="print the fingerprint of what is prepared")
     option("--dataset", action="store_true", help="print the short name of what is prepared")
     option("--layout", action="store_true", help="print what a worker hands to whom, as JSON")
+    option("--withheld", action="store_true", help="print what trainings must not read, as JSON")
     args = parser.parse_args()
     if args.shards is not None and not 1 <= args.shards <= CLIMBMIX_PRIVATE_SHARD:
         raise fail(f"--shards must be 1 to {CLIMBMIX_PRIVATE_SHARD}")
     env = read_environment(args.profile, args.data)
+    if args.withheld:
+        print(json.dumps(withheld(env)))
+        return
     if args.fingerprint or args.dataset or args.layout:
         manifest = get_manifest(env)
         if args.fingerprint:

@@ -119,7 +119,7 @@ def _check_torch(python: str, device: Device | None) -> Check:
 
 def _check_sandbox(settings: Settings, device: Device) -> Check:
     try:
-        sandbox = open_own_sandbox(settings, find_python(settings.python), device)
+        sandbox = open_own_sandbox(settings, _find_data(settings, device), device)
     except (Refused, Fault, OSError) as error:
         return Check("sandbox", Level.FAIL, str(error))
     if sandbox.kind == "none":
@@ -130,17 +130,21 @@ def _check_sandbox(settings: Settings, device: Device) -> Check:
 
 
 def _check_data(settings: Settings, device: Device | None) -> tuple[str, Check]:
-    profile = settings.profile
-    if profile == "auto":
-        profile = device.profile if device is not None else "cpu"
     try:
-        python = find_python(settings.python)
-        data = Data(load_template(settings.template), python, profile, settings.data)
+        data = _find_data(settings, device)
         fingerprint = data.find_fingerprint()
     except (Fault, Refused, OSError) as error:
         return "", Check("data", Level.WARN, str(error), "`ah-worker run` prepares it first")
     name = data.find_name() or "data"
-    return fingerprint, Check("data", Level.OK, f"{name} for {profile}, {fingerprint[:8]}")
+    return fingerprint, Check("data", Level.OK, f"{name} for {data.profile}, {fingerprint[:8]}")
+
+
+def _find_data(settings: Settings, device: Device | None) -> Data:
+    profile = settings.profile
+    if profile == "auto":
+        profile = device.profile if device is not None else "cpu"
+    python = find_python(settings.python)
+    return Data(load_template(settings.template), python, profile, settings.data)
 
 
 def _check_disk(settings: Settings) -> Iterator[Check]:

@@ -69,7 +69,7 @@ def make_offer(settings: Settings, say: Callable[[str], None]) -> Offer:
     template = load_template(settings.template)
     data = Data(template, python, profile, settings.data)
     data.check_packages()
-    sandbox = open_own_sandbox(settings, python, device)
+    sandbox = open_own_sandbox(settings, data, device)
     budget = settings.budget_seconds or DEFAULT_BUDGET_SECONDS[profile]
     grace = settings.grace_seconds
     claim = _make_claim(settings, device, budget, data, sandbox, say)
@@ -103,12 +103,20 @@ def find_python(wanted: str) -> str:
     return str(Path.cwd() / found)
 
 
-def open_own_sandbox(settings: Settings, python: str, device: Device) -> Sandbox:
+def open_own_sandbox(settings: Settings, data: Data, device: Device) -> Sandbox:
     """The sandbox of this worker, tried out; raise Refused when none works."""
     settings.cache.mkdir(mode=0o700, parents=True, exist_ok=True)
-    hidden = [config_path(), Path.home(), settings.cache]
+    hidden = [config_path(), Path.home(), settings.cache, settings.data]
     limits = default_limits(settings.memory_bytes)
-    return open_sandbox(settings.sandbox, python, device.visible, hidden, settings.cache, limits)
+    return open_sandbox(
+        settings.sandbox,
+        data.python,
+        device.visible,
+        hidden,
+        settings.cache,
+        limits,
+        data.find_withheld(),
+    )
 
 
 def _prepare(data: Data, may_prepare: bool, say: Callable[[str], None]) -> str:

@@ -94,6 +94,16 @@ class Data:
             )
         return layout
 
+    def find_withheld(self) -> dict[str, list[str]]:
+        """Folders of this machine that no training may read, but for the files named with each."""
+        if b"--withheld" not in self._prepare_file():
+            return {}
+        status, output, complaint = capture(self._command("--withheld"), _environment())
+        if status:
+            raise Refused(clean_line((complaint.strip().splitlines() or ["prepare.py fails"])[-1]))
+        told: dict[str, list[str]] = json.loads(output)
+        return told
+
     def find_name(self) -> str | None:
         """What the data set is called, for people; None when prepare.py does not tell."""
         if self.is_upstream:

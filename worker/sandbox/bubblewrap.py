@@ -70,6 +70,8 @@ class Bubblewrap(Sandbox):
             yield from ("--perms", "0755", "--dir", folder)
         for path in shown:
             yield from ("--ro-bind", str(path), str(path))
+        for withheld in self.system.withheld:
+            yield from ("--ro-bind", str(withheld.mask), str(withheld.folder))
         for name in SYS_GPU if self.gpu.nodes else SYS:
             yield from ("--ro-bind-try", name, name)
         yield from ("--proc", "/proc", "--dev", "/dev")

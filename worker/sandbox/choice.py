@@ -1,8 +1,10 @@
 """Choice: the strongest sandbox that works here, seen to work, or a refusal that says why not."""
 
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
+from types import MappingProxyType
 
 from worker.sandbox.base import Limits, Sandbox, default_limits
 from worker.sandbox.bubblewrap import Bubblewrap
@@ -14,6 +16,7 @@ from worker.sandbox.none import NoSandbox
 from worker.sandbox.probe import probe
 from worker.sandbox.scope import find_scope
 from worker.sandbox.system import find_system
+from worker.sandbox.withheld import withhold
 from worker.settings import Refused
 
 #: The strongest first; `none` is never chosen, only named.
@@ -27,21 +30,24 @@ def open_sandbox(
     hidden: Sequence[Path],
     cache: Path,
     limits: Limits | None = None,
+    withheld: Mapping[str, Sequence[str]] = MappingProxyType({}),
 ) -> Sandbox:
     """The sandbox of this kind, or for `auto` the first that works; raise Refused without one.
 
     `visible` is the GPU as CUDA_VISIBLE_DEVICES names it, empty for none. What is `hidden` no
-    training may see. Scratch folders will lie below `cache`.
+    training may see, and of folders `withheld` only the files that are named with each. Scratch
+    folders will lie below `cache`.
     """
     limits = limits or default_limits()
     if wanted == NoSandbox.kind:
         return NoSandbox(find_system(python, ()), find_gpu(""), limits, None)
     system, gpu, scope = find_system(python, hidden), find_gpu(visible), find_scope()
+    system = replace(system, withheld=withhold(withheld, system.shown, cache))
     reasons = {}
     for kind in [kind for kind in ORDER if wanted in ("auto", kind.kind)]:
         sandbox = kind(system, gpu, limits, scope)
         with tempfile.TemporaryDirectory(prefix="probe", dir=cache) as scratch:
-            reasons[kind.kind] = probe(sandbox, Path(scratch), hidden)
+            reasons[kind.kind] = probe(sandbox, Path(scratch), hidden, withheld)
         if not reasons[kind.kind]:
             return sandbox
     raise Refused(advise(reasons))

@@ -105,6 +105,8 @@ class Container(Sandbox):
     ) -> Iterator[str]:
         for path in outermost([*self.system.shown, *readable, ENTRY]):
             yield from _bind(path, str(path))
+        for withheld in self.system.withheld:  # Engines mount what lies deeper later.
+            yield from _bind(withheld.mask, str(withheld.folder))
         for path in map(Path, SYS_GPU if self.gpu.nodes else ()):
             if path.exists():  # Counting cores and memory nodes works without: /sys is there.
                 yield from _bind(path, str(path))

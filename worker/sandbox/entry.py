@@ -304,7 +304,9 @@ def landlock_abi() -> int:
     return max(0, int(libc.syscall(LANDLOCK_CREATE, None, ctypes.c_size_t(0), 1)))
 
 
-def restrict_files(read: list[str], write: list[str], devices: list[str]) -> None:
+def restrict_files(
+    read: list[str], listed: list[str], write: list[str], devices: list[str]
+) -> None:
     """From here on nothing else can be opened, nor what lies outside be signalled or connected."""
     abi = landlock_abi()
     if abi < LEAST_ABI:
@@ -315,7 +317,8 @@ def restrict_files(read: list[str], write: list[str], devices: list[str]) -> Non
     rules = call(libc.syscall(LANDLOCK_CREATE, known, size, 0), "landlock")
     reading = FS_READ_FILE | FS_READ_DIR | FS_EXECUTE
     using = FS_READ_FILE | FS_WRITE_FILE | FS_IOCTL_DEV
-    for paths, rights in ((read, reading), (write, files), (devices, using)):
+    allowed = ((read, reading), (listed, FS_READ_DIR), (write, files), (devices, using))
+    for paths, rights in allowed:
         for path in paths:
             allow_below(rules, path, rights & files)
     call(libc.syscall(LANDLOCK_RESTRICT, rules, 0), "landlock")

@@ -12,6 +12,7 @@ from typing import ClassVar
 
 from worker.sandbox.base import Limits, Sandbox
 from worker.sandbox.system import SYS, SYS_GPU
+from worker.sandbox.withheld import open_around
 from worker.trainer import Command, Guard
 
 DEVICES = ("/dev/null", "/dev/zero", "/dev/full", "/dev/random", "/dev/urandom")
@@ -38,9 +39,13 @@ class Landlock(Sandbox):
     ) -> Command:
         limits = limits or self.limits
         shown = [*self.system.shown, *readable]
+        listed = list[Path]()
+        if self.system.withheld:
+            shown, listed = open_around(shown, self.system.withheld)
         system = [*SYS, *(SYS_GPU if self.gpu.nodes else ()), *(f"/proc/{name}" for name in PROC)]
         rules = {
             "read": [*map(str, shown), *system],
+            "listed": [*map(str, listed)],
             "write": [str(scratch)],
             "devices": [*DEVICES, *map(str, self.gpu.nodes)],
         }

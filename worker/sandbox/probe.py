@@ -1,11 +1,13 @@
 """Probe: runs a program in a sandbox that looks whether the sandbox keeps its promises."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from types import MappingProxyType
 
 from worker.sandbox.base import Sandbox
+from worker.sandbox.withheld import tail_of
 from worker.trainer import Fault, Trainer
 from worker.transcript import Transcript, clean_line
 
@@ -15,14 +17,32 @@ HELD = "the sandbox holds"
 #: Prints HELD, or what it could do and should not.
 _LOOK = f"""
 import json, os, socket, sys
-hidden, scratch = json.loads(sys.argv[1]), os.getcwd()
-found = []
-for path in [path for path in hidden if os.path.isfile(path)]:
+hidden, withheld, shown = json.loads(sys.argv[1])
+scratch, found = os.getcwd(), []
+def is_readable(path):
     try:
         open(path).close()
-        found.append("%s can be read" % path)
+        return True
     except OSError:
-        pass
+        return False
+for path in [path for path in hidden if os.path.isfile(path)]:
+    if is_readable(path):
+        found.append("%s can be read" % path)
+def find_copies():
+    for path in shown if withheld else ():
+        for folder, _, names in os.walk(path):
+            for tail, kept in withheld:
+                package = tail.split("/")[0]
+                for name in names:
+                    if name.startswith(package + "-") and name.endswith((".whl", ".zip", ".conda")):
+                        yield os.path.join(folder, name)
+                _, is_inside, below = (folder + "/").partition("/" + tail + "/")
+                for name in names if is_inside else ():
+                    if below + name not in kept:
+                        yield os.path.join(folder, name)
+copies = [path for path in find_copies() if is_readable(path)]
+if copies:
+    found.append("%s can be read, and scores are made of that text" % copies[0])
 try:
     open("/usr/agenthub-probe", "w").close()
     found.append("/usr can be written")
@@ -45,12 +65,19 @@ print("; ".join(found) or {HELD!r})
 """
 
 
-def probe(sandbox: Sandbox, scratch: Path, hidden: Sequence[Path]) -> str:
+def probe(
+    sandbox: Sandbox,
+    scratch: Path,
+    hidden: Sequence[Path],
+    withheld: Mapping[str, Sequence[str]] = MappingProxyType({}),
+) -> str:
     """Why this sandbox cannot be used; empty when it works and holds."""
     if obstacle := sandbox.obstacle():
         return obstacle
     transcript = Transcript()
-    look = [sandbox.python, "-I", "-S", "-c", _LOOK, json.dumps([str(path) for path in hidden])]
+    tails = [(str(tail_of(Path(folder))), [*kept]) for folder, kept in withheld.items()]
+    plan = [[*map(str, hidden)], tails, [*map(str, sandbox.system.shown)]]
+    look = [sandbox.python, "-I", "-S", "-c", _LOOK, json.dumps(plan)]
     try:
         limits = replace(sandbox.limits, wall_seconds=None)
         env = {"LANG": "C.UTF-8"}

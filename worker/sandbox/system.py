@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from worker.sandbox.withheld import Withheld
 from worker.settings import Refused
 from worker.trainer import capture
 from worker.transcript import clean_line
@@ -41,6 +42,8 @@ class System:
     shown: tuple[Path, ...]
     #: Links to a shown folder, such as /lib, and where they point.
     links: tuple[tuple[Path, str], ...]
+    #: Covered parts of what is shown.
+    withheld: tuple[Withheld, ...] = ()
 
 
 def find_system(python: str, hidden: Sequence[Path], env: Mapping[str, str] = os.environ) -> System:
