@@ -609,6 +609,28 @@ def test_three_faults_of_the_machine_in_a_row_end_the_worker(own_bench: Bench) -
     assert own_bench.agent.halts() == []
 
 
+def test_torch_that_was_lost_is_the_machine_s_fault(own_bench: Bench) -> None:
+    worker = own_bench.worker()
+    lost = own_bench.folder / "lost"
+    torch = f"import pathlib\nif pathlib.Path({str(lost)!r}).exists():\n    raise OSError('gone')\n"
+    write_files(own_bench.folder / "path", {"torch.py": torch})
+    worker.env["PYTHONPATH"] = str(own_bench.folder / "path")
+    pytest.importorskip("torch")
+    project = {"pyproject.toml": '[project]\ndependencies = ["torch==2.13.0"]\n'}
+    write_files(own_bench.folder / "template", project)
+    missing = "import torch.nothing\n"
+    (crash,) = own_bench.push({"train.py": missing})
+    worker.start("--once", "--budget", "1")
+    assert worker.wait() == 0, worker.err
+    (result,) = own_bench.agent.results()
+    assert (result.commit, result.outcome) == (crash, Outcome.CRASH)
+    run = own_bench.request(f"open({str(lost)!r}, 'w').close()\n{missing}")
+    worker.start("--once", "--budget", "1")
+    assert worker.wait() == 0, worker.err
+    assert "given up: torch does not work here any more: OSError: gone" in worker.err
+    assert own_bench.agent.run(run.id).state is RunState.QUEUED
+
+
 # Scored apart, and not ---------------------------------------------------------------------------
 
 
@@ -623,6 +645,7 @@ def test_the_template_is_scored_apart_and_audited(bench: Bench) -> None:
     (result,) = [one for one in bench.agent.results(limit=100) if one.run_id == run.id]
     log = bench.agent.run_log(run.id)
     assert result.outcome is Outcome.OK, (result.description, log)
+    assert re.search(r"(?m)^run \d+  \w+  scoring$", worker.err)
     assert result.track.endswith("/isolated+audit")
     assert result.val_bpb is not None and 1 < result.val_bpb < 4
     assert re.search(r"(?m)^val_bpb: +by the worker$", log)
@@ -763,6 +786,8 @@ def test_a_table_of_the_fleet_is_drawn_on_a_terminal() -> None:
         console.print(draw([member]))
     row = told.get().splitlines()[1].split()
     assert row == ["cuda:1", "training", "7", "abcdef012345", "25", "%", "13,562", "0", "0"]
+    member.story.hear({"event": "progress", "progress": 1.0, "phase": "scoring"})
+    assert (member.story.phase, member.story.progress) == ("scoring", None)
 
 
 # What a worker refuses --------------------------------------------------------------------------

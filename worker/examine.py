@@ -14,6 +14,7 @@ import shutil
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 from server.wire import Outcome
@@ -36,12 +37,13 @@ class Watch:
     deadline: float
     #: Why it should stop; empty while it may go on.
     interruption: Callable[[], str] = lambda: ""
-    tick: Callable[[], None] = lambda: None
+    #: Told what is going on: `training` or `scoring`.
+    tick: Callable[[str], None] = lambda phase: None
 
-    def look(self) -> None:
+    def look(self, phase: str = "training") -> None:
         if reason := self.interruption():
             raise Interrupted(reason)
-        self.tick()
+        self.tick(phase)
 
 
 def examine(
@@ -104,7 +106,8 @@ class Examination:
             known.parent.mkdir()
             known.symlink_to(directory)
         with self._start_trainer(directory, [directory], ()) as trainer:
-            ended = train(trainer, self._watch.deadline, self._watch.interruption, self._watch.tick)
+            watch, tick = self._watch, partial(self._watch.tick, "training")
+            ended = train(trainer, watch.deadline, watch.interruption, tick)
         if unfit := self._check(trainer, self._transcript, ended):
             return unfit, ended
         return judge(ended, self._transcript), ended
@@ -176,7 +179,7 @@ class Examination:
             python=offer.data.python,
             is_on_gpu=offer.device.name.startswith("cuda"),
             seconds=max(1.0, min(offer.phases.score, left)),
-            tick=self._watch.look,
+            tick=partial(self._watch.look, "scoring"),
         )
 
     def _explain(self, gate: Gate, ended: Ended, told: Verdict) -> Verdict:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 from worker.member import Member
 from worker.transcript import clean_line
-from worker.view import write_line
+from worker.view import SCORING, write_line
 
 if TYPE_CHECKING:
     from rich.live import Live
@@ -97,6 +97,8 @@ def describe(event: dict[str, Any]) -> str:
         case "claimed":
             return f"{run}claimed: {told.get('kind')}, attempt {told.get('attempt')}"
         case "progress":
+            if told.get("phase") == SCORING:
+                return f"{run}scoring"
             return f"{run}{100 * told.get('progress', 0):.0f} %  step {told.get('step')}"
         case "outcome":
             score = told.get("val_bpb")

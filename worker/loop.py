@@ -5,6 +5,7 @@ back to the queue, and three such faults in a row end the worker, so that one br
 cannot spoil a queue.
 """
 
+import re
 import shutil
 import signal
 import time
@@ -39,6 +40,8 @@ FAULTS_MAX = 3
 FREE_BYTES = 64 * 1024 * 1024
 FAULT_PAUSE_SECONDS = 1.0
 LOG_TAIL_CHARS = 12_000
+#: What a training says that lost a package, be it for its own or for our doing.
+IMPORT_FAILED = re.compile(r"ImportError|ModuleNotFoundError|cannot open shared object")
 
 
 class Loop:
@@ -129,11 +132,11 @@ class Loop:
             watch = Watch(
                 started + limit,
                 lambda: "drain" if self._drain.asked else lease.interruption,
-                lambda: self._view.progress(run, transcript.progress, lease),
+                lambda phase: self._view.progress(run, transcript.progress, lease, phase),
             )
             verdict, ended = examine(offer, space, budget, run.seed, transcript, watch)
         if verdict.outcome is wire.Outcome.CRASH:
-            self._clear_of_blame(ended)
+            self._clear_of_blame(ended, transcript)
         return verdict
 
     def give_back_left(self) -> None:
@@ -167,8 +170,8 @@ class Loop:
         if self._drain.asked:
             raise Interrupted("drain")
 
-    def _clear_of_blame(self, ended: Ended) -> None:
-        """Raise when a crash was not the code's doing: a full disk, data that is gone, a drain."""
+    def _clear_of_blame(self, ended: Ended, transcript: Transcript) -> None:
+        """Raise when a crash was not the code's doing: no room, lost data or packages, a drain."""
         if ended.status == 128 + signal.SIGTERM:
             self._drain.sleep(1)  # Who stops a whole group of processes hits the trainer first.
             if self._drain.asked:
@@ -177,6 +180,8 @@ class Loop:
             raise Fault("the disk is full")
         if self._offer.data.find_fingerprint() != self._offer.claim.data_fingerprint:
             raise Fault("the data changed while this worker ran; start it again")
+        if IMPORT_FAILED.search(transcript.text()):
+            self._offer.data.check_imports()
 
     def _report(
         self, run: wire.Run, verdict: Verdict, transcript: Transcript, started: float

@@ -59,7 +59,7 @@ class Story:
                 self.commit, self.tokens_per_second = str(told.get("commit", "")), None
             case "progress":
                 self.phase = str(told.get("phase") or "training")
-                self.progress = told.get("progress")
+                self.progress = told.get("progress") if self.phase == "training" else None
                 self.tokens_per_second = told.get("tokens_per_second")
             case "outcome":
                 score = told.get("val_bpb")

@@ -70,6 +70,18 @@ class Data:
         if names := " ".join(json.loads(missing)):
             raise Refused(f"{self.python} lacks {names}: install them there, or see --python")
 
+    def check_imports(self) -> None:
+        """Raise Fault when packages were lost since the start, or torch does not work any more."""
+        try:
+            self.check_packages()
+        except Refused as lost:
+            raise Fault(str(lost)) from lost
+        if "torch" in self._wanted_packages():
+            status, _, complaint = capture([self.python, "-c", "import torch"], _environment())
+            if status:
+                last = (complaint.strip().splitlines() or ["it says nothing"])[-1]
+                raise Fault(f"torch does not work here any more: {clean_line(last)}")
+
     def find_fingerprint(self) -> str:
         """What a score on this data is comparable with; raise Fault when it is not prepared."""
         if self.is_upstream:

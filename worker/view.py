@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 #: At most one plain progress line in so many seconds.
 LINE_SECONDS = 10.0
 FEED_SECONDS = 1.0
+#: The phase in which a training has nothing new to tell.
+SCORING = "scoring"
 
 
 class PlainView:
@@ -29,6 +31,7 @@ class PlainView:
     def __init__(self, line_seconds: float = LINE_SECONDS) -> None:
         self._line_seconds = line_seconds
         self._next_line_at = 0.0
+        self._phase = ""
 
     def note(self, text: str) -> None:
         write_line(sys.stderr, clean_line(text))
@@ -37,14 +40,14 @@ class PlainView:
         self.note(f"ready: {text}")
 
     def claimed(self, run: wire.Run) -> None:
-        self._next_line_at = time.monotonic() + self._line_seconds
+        self._start()
         self.note(f"{_name(run)}  claimed: {run.kind}, attempt {run.attempt}, seed {run.seed}")
 
-    def progress(self, run: wire.Run, last: Progress | None, lease: Lease) -> None:
-        now = time.monotonic()
-        if last is not None and now >= self._next_line_at:
-            self._next_line_at = now + self._line_seconds
-            self.note(f"{_name(run)}  {100 * last.fraction:.0f} %  {_describe(last)}")
+    def progress(self, run: wire.Run, last: Progress | None, lease: Lease, phase: str) -> None:
+        if not self._is_due(last, phase):
+            return
+        said = f"{100 * last.fraction:.0f} %  {_describe(last)}" if last else ""
+        self.note(f"{_name(run)}  {phase if phase == SCORING else said}")
 
     def finished(self, run: wire.Run, verdict: Verdict, seconds: float) -> None:
         said = verdict.description
@@ -59,6 +62,19 @@ class PlainView:
     def quarantined(self, reason: str) -> None:
         """Nothing will be claimed any more."""
         self.note(reason)
+
+    def _start(self) -> None:
+        self._next_line_at, self._phase = time.monotonic() + self._line_seconds, ""
+
+    def _is_due(self, last: Progress | None, phase: str) -> bool:
+        """Whether there is something to say: now and then, and when scoring begins."""
+        now = time.monotonic()
+        begins = phase == SCORING != self._phase
+        self._phase = phase
+        if not begins and (now < self._next_line_at or (last is None and phase != SCORING)):
+            return False
+        self._next_line_at = now + self._line_seconds
+        return True
 
 
 class JsonView(PlainView):
@@ -77,17 +93,18 @@ class JsonView(PlainView):
         self._tell(sys.stderr, "ready", **{**facts, "device": self._device})
 
     def claimed(self, run: wire.Run) -> None:
-        self._next_line_at = time.monotonic() + self._line_seconds
+        self._start()
         facts = run.model_dump(include={"kind", "attempt", "seed", "track"})
         self._tell(sys.stderr, "claimed", run, **facts)
 
-    def progress(self, run: wire.Run, last: Progress | None, lease: Lease) -> None:
-        now = time.monotonic()
-        if last is not None and now >= self._next_line_at:
-            self._next_line_at = now + self._line_seconds
-            facts = {"step": last.step, "progress": last.fraction, "loss": last.loss}
+    def progress(self, run: wire.Run, last: Progress | None, lease: Lease, phase: str) -> None:
+        if not self._is_due(last, phase):
+            return
+        facts: dict[str, Any] = {"phase": phase}
+        if last is not None:
+            facts |= {"step": last.step, "progress": last.fraction, "loss": last.loss}
             facts["tokens_per_second"] = last.tokens_per_second
-            self._tell(sys.stderr, "progress", run, **facts)
+        self._tell(sys.stderr, "progress", run, **facts)
 
     def finished(self, run: wire.Run, verdict: Verdict, seconds: float) -> None:
         facts: dict[str, Any] = {"outcome": verdict.outcome, "val_bpb": verdict.val_bpb}
@@ -133,10 +150,12 @@ class LiveView(PlainView):
         self._task = self._bar.add_task("", total=1.0, name=_name(run), said="starting")
         self._bar.start()
 
-    def progress(self, run: wire.Run, last: Progress | None, lease: Lease) -> None:
+    def progress(self, run: wire.Run, last: Progress | None, lease: Lease, phase: str) -> None:
         if self._bar is None or self._task is None:
             return
         said = [_describe(last)] if last else ["starting"]
+        if phase == SCORING:
+            said = [phase]
         if lease.age_seconds > 2 * lease.heartbeat_seconds:
             said.append(f"no word from the hub for {lease.age_seconds:.0f} s")
         done = last.fraction if last else 0.0
