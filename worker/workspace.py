@@ -3,6 +3,7 @@
     CACHE/mirror.git    commits, shared by all workers of this cache: see mirror.py
     CACHE/live/NAME/    one live worker: `lock`, held as long as it lives, its workspaces, and the
                         run that it holds
+    CACHE/withheld/     what lies over folders that trainings must not read: see sandbox/withheld.py
 
 A folder whose lock nobody holds was left by a dead worker and is swept by the next that starts,
 which gives the run back to the hub.
