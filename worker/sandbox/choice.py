@@ -13,7 +13,7 @@ from worker.sandbox.gpu import find_gpu
 from worker.sandbox.install import advise
 from worker.sandbox.landlock import Landlock
 from worker.sandbox.none import NoSandbox
-from worker.sandbox.probe import probe
+from worker.sandbox.probe import COPIED, probe
 from worker.sandbox.scope import find_scope
 from worker.sandbox.system import find_system
 from worker.sandbox.withheld import withhold
@@ -47,7 +47,9 @@ def open_sandbox(
     for kind in [kind for kind in ORDER if wanted in ("auto", kind.kind)]:
         sandbox = kind(system, gpu, limits, scope)
         with tempfile.TemporaryDirectory(prefix="probe", dir=cache) as scratch:
-            reasons[kind.kind] = probe(sandbox, Path(scratch), hidden, withheld)
-        if not reasons[kind.kind]:
+            reasons[kind.kind] = reason = probe(sandbox, Path(scratch), hidden, withheld)
+        if COPIED in reason:
+            raise Refused(f"{reason}: remove it, or name an interpreter elsewhere with --python")
+        if not reason:
             return sandbox
     raise Refused(advise(reasons))

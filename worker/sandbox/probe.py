@@ -13,6 +13,8 @@ from worker.transcript import Transcript, clean_line
 
 PROBE_SECONDS = 60.0
 HELD = "the sandbox holds"
+#: Of a copy of what is withheld; no other kind of sandbox would help.
+COPIED = "can be read, and scores are made of that text"
 
 #: Prints HELD, or what it could do and should not.
 _LOOK = f"""
@@ -42,7 +44,7 @@ def find_copies():
                         yield os.path.join(folder, name)
 copies = [path for path in find_copies() if is_readable(path)]
 if copies:
-    found.append("%s can be read, and scores are made of that text" % copies[0])
+    found.append("%s %s" % (copies[0], {COPIED!r}))
 try:
     open("/usr/agenthub-probe", "w").close()
     found.append("/usr can be written")
