@@ -812,6 +812,13 @@ def test_a_training_runs_in_the_first_sandbox_that_works_and_says_so(bench: Benc
     assert "warning" not in worker.err
 
 
+def test_data_that_trainings_would_see_are_refused(bench: Bench) -> None:
+    where = f"{sys.prefix}/data"
+    worker = bench.worker().start("--scoring", "isolated", "--data", where, sandbox="auto")
+    assert worker.wait() == 2
+    assert f"trainings would see {sys.prefix}, and with it {where}" in worker.err
+
+
 def test_a_sandbox_nobody_knows_is_refused(bench: Bench) -> None:
     worker = bench.worker().start(sandbox="chroot")
     assert worker.wait() == 2

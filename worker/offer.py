@@ -106,7 +106,9 @@ def find_python(wanted: str) -> str:
 def open_own_sandbox(settings: Settings, data: Data, device: Device) -> Sandbox:
     """The sandbox of this worker, tried out; raise Refused when none works."""
     settings.cache.mkdir(mode=0o700, parents=True, exist_ok=True)
-    hidden = [config_path(), Path.home(), settings.cache, settings.data]
+    hidden = [config_path(), Path.home(), settings.cache]
+    if settings.scoring != "inline":  # There train.py scores itself, on what lies in it.
+        hidden.append(settings.data)
     limits = default_limits(settings.memory_bytes)
     return open_sandbox(
         settings.sandbox,
