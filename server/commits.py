@@ -200,6 +200,8 @@ def index(
     ]
     if links:
         conn.execute(insert(tables.commit_parents), links)
+    for commit in fresh:
+        results.count_commit(conn, seqs[commit.hash])
     _add_children(conn, {rows[h].seq: n for h, n in children.items() if h in rows})
     return len(fresh)
 

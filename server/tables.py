@@ -171,6 +171,8 @@ tracks = Table(
     Column("noise_runs", Integer, nullable=False, server_default="0"),
     Column("noise_squares", Float, nullable=False, server_default="0"),
     Column("noise_degrees", Integer, nullable=False, server_default="0"),
+    # How many codes have a score.
+    Column("scored", Integer, nullable=False, server_default="0"),
     UniqueConstraint("platform", "budget_seconds", "data_fingerprint", "scoring"),
 )
 
@@ -434,6 +436,15 @@ tallies = Table(
     Column("status", String(16), primary_key=True),
     Column("experiments", Integer, nullable=False),
     Column("repeats", Integer, nullable=False),
+)
+
+# Of how many children of a commit, as their first parent, a track has a score.
+visits = Table(
+    "visits",
+    metadata,
+    Column("track_id", Integer, ForeignKey("tracks.id"), primary_key=True),
+    Column("parent", Integer, ForeignKey("commits.seq"), primary_key=True),
+    Column("n", Integer, nullable=False),
 )
 
 events = Table(

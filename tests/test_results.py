@@ -48,12 +48,14 @@ def _kept_counts_are_right(hub: Hub) -> Iterator[None]:
 
 
 def _read_counts(conn: Connection) -> list[set[tuple[object, ...]]]:
-    t, r, s = tables.tallies, tables.results, tables.scores
+    t, r, s, v = tables.tallies, tables.results, tables.scores, tables.visits
     some = (t.c.experiments > 0) | (t.c.repeats > 0)
     queries = (
         select(t).where(some),
         select(r.c.id, r.c.number, r.c.author),
         select(s.c.track_id, s.c.code, s.c.author),
+        select(v).where(v.c.n > 0),
+        select(tables.tracks.c.id, tables.tracks.c.scored),
     )
     sums = select(*(c for c in tables.tracks.c if c.name.startswith("noise_")))
     rounded = {tuple(round(value, 12) for value in row) for row in conn.execute(sums)}

@@ -9,6 +9,7 @@ from conftest import CLAIM, Clock, Hub, HubProcess, WorkTree, ok
 
 from ah_cli.client import ApiError
 from server import runs, wire
+from server.settings import Registration
 from server.wire import Outcome, RunState, Status
 
 
@@ -65,6 +66,43 @@ def test_nothing_to_do_is_a_204_that_says_when_to_come_back(hub: Hub, leaf: str)
     )
     assert (answer.status_code, answer.content) == (204, b"")
     assert int(answer.headers["Retry-After"]) > 0
+
+
+@pytest.mark.parametrize(
+    ("policy", "first"),
+    [("fifo", "b1"), ("newest", "b2"), ("best-first", "a4"), ("puct", "b1")],
+)
+def test_the_hubs_policy_decides_among_an_agents_commits(
+    make_hub: Callable[..., Hub], work_tree: WorkTree, policy: str, first: str
+) -> None:
+    hub = make_hub(registration=Registration.OPEN, policy=policy)
+    names: dict[str, str] = {}
+
+    def push(*grown: tuple[str, str]) -> None:
+        for name, parent in grown:
+            if parent:
+                work_tree.git("checkout", "--quiet", "--detach", parent)
+            names[work_tree.commit(name)] = name
+            work_tree.git("branch", name)
+            hub.agent().push(work_tree.bundle(name))
+
+    def train(**scores: float) -> None:
+        for _ in scores:
+            run = claimed(hub.worker())
+            hub.worker().finish(run.id, ok(run.fence, scores[names[run.commit]]))
+
+    push(("root", ""))
+    train(root=0.9)
+    push(("a", "root"), ("b", "root"))
+    train(a=0.95, b=1.1)
+    # What trains like a3 has its score too, so `a` has had four children trained.
+    push(("a1", "a"), ("a2", "a"), ("a3", "a"))
+    train(a1=0.96, a2=0.97, a3=0.98)
+    work_tree.git("checkout", "--quiet", "--detach", "a")
+    work_tree.commit("words only", train_py="# a3\n")
+    hub.agent().push(work_tree.bundle())
+    push(("b1", "b"), ("a4", "a"), ("b2", "b"))
+    assert names[claimed(hub.worker()).commit] == first
 
 
 def test_leaves_are_claimed_oldest_first_and_inner_commits_not_at_all(

@@ -7,7 +7,7 @@ from typing import Any
 from sqlalchemy import func, insert, select, update
 from sqlalchemy.dialects import sqlite
 
-from server import similar, tables
+from server import results, similar, tables
 from server.db import Connection, Database, sqlite_url
 from server.operator.files import find_hub
 from server.operator.fsck import Check, Origin, facts
@@ -34,6 +34,7 @@ def repair(data: Path, meter: Meter, now: datetime) -> list[str]:
             mender.adopt(adopt_all=not census.is_in_use())
             mender.correct_rows()
             mender.recount()
+            results.recount_visits(conn)
             similar.forget(conn, mender.changed)
             # Refs before rows, as in a push.
             _keep(data, {found.subject for found in before.report.problems}, mender)

@@ -63,6 +63,8 @@ from server.results.tracks import (
     track_label,
     track_name,
 )
+from server.results.visits import count_commit
+from server.results.visits import recount as recount_visits
 
 __all__ = [
     "CHANNEL",
@@ -76,6 +78,7 @@ __all__ = [
     "Entry",
     "Fall",
     "best_scores",
+    "count_commit",
     "enter",
     "export_tsv",
     "find_best_single",
@@ -109,6 +112,7 @@ __all__ = [
     "read_progress",
     "rebuild",
     "recount",
+    "recount_visits",
     "refresh",
     "release",
     "report",

@@ -16,8 +16,9 @@ from sqlalchemy import Row, bindparam, insert, select, update
 from server import noise, tables, wire
 from server.db import Connection
 from server.prepared import Prepared
+from server.results import visits
 from server.results.rows import COUNTED, EXPERIMENT, RANKED
-from server.results.tracks import REPORTED, add_noise, get_row, read_noise
+from server.results.tracks import REPORTED, add_sums, get_row, read_noise
 from server.wire import ScoreState
 
 S = tables.scores
@@ -55,15 +56,17 @@ def refresh(conn: Connection, track_id: int, code: str, now: datetime) -> Row[An
     if not rows:
         if old is not None:
             conn.execute(S.delete().where(S.c.track_id == track_id, S.c.code == code))
-            add_noise(conn, track_id, old, None)
+            add_sums(conn, track_id, old, None)
+            visits.count_score(conn, track_id, code, -1)
         return None
     values = _sum_up(rows, old) | {"updated_at": now}
     if old is None:
         conn.execute(insert(S), {"track_id": track_id, "code": code, **values})
+        visits.count_score(conn, track_id, code, 1)
     else:
         conn.execute(update(S).where(S.c.track_id == track_id, S.c.code == code).values(values))
     new = find_score(conn, track_id, code)
-    add_noise(conn, track_id, old, new)
+    add_sums(conn, track_id, old, new)
     return new
 
 

@@ -11,6 +11,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 
 from server import tables, wire
 from server.db import Connection
+from server.results import visits
 
 _REPEATS = (wire.RunKind.REPLICATE, wire.RunKind.AUDIT)
 R, T = tables.results, tables.tallies
@@ -89,10 +90,11 @@ _AUTHOR = (
     "coalesce((SELECT agent_id FROM commits WHERE seq = {table}.commit_seq), '') END"
 )
 _IS_EXPERIMENT = "(kind IS NULL OR kind NOT IN ('replicate', 'audit'))"
-# Of scores that tell it: the same as `tracks.add_noise` sums up.
-_NOISE = """
+# The same as `tracks.add_sums`; noise is of scores that tell it.
+_SUMS = """
 UPDATE tracks SET noise_runs = coalesce(s.runs, 0), noise_squares = coalesce(s.squares, 0.0),
-  noise_degrees = coalesce(s.degrees, 0)
+  noise_degrees = coalesce(s.degrees, 0),
+  scored = (SELECT count(*) FROM scores WHERE track_id = tracks.id)
 FROM tracks AS t LEFT JOIN (
   SELECT track_id, sum(n) AS runs, sum(m2) AS squares, sum(n - 1) AS degrees FROM scores
   WHERE n >= 2 AND m2 > 0 AND NOT is_fixed_seed GROUP BY track_id
@@ -111,7 +113,8 @@ def recount(conn: Connection) -> None:
             f"WHERE late = 0 AND {_IS_EXPERIMENT}) AS n WHERE n.id = results.id"
         )
     )
-    conn.execute(text(_NOISE))
+    conn.execute(text(_SUMS))
+    visits.recount(conn)
     conn.execute(T.delete())
     conn.execute(
         text(

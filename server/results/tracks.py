@@ -135,22 +135,29 @@ def read_noise(track: Row[Any]) -> Noise:
     return Noise(sigma, noise.pooled_degrees(groups, prior), track.noise_runs)
 
 
-def add_noise(conn: Connection, track_id: int, old: Row[Any] | None, new: Row[Any] | None) -> None:
+_SUMS = ("scored", "noise_runs", "noise_squares", "noise_degrees")
+_ADD_SUMS = Prepared(
+    update(tables.tracks)
+    .where(_T.id == bindparam("track"))
+    .values({name: _T[name] + bindparam(f"add_{name}", type_=_T[name].type) for name in _SUMS})
+)
+
+
+def add_sums(conn: Connection, track_id: int, old: Row[Any] | None, new: Row[Any] | None) -> None:
     """Keep the sums of a track as a score of it changes."""
     before, after = _weigh(old), _weigh(new)
     if before != after:
-        t = tables.tracks
-        names = ("noise_runs", "noise_squares", "noise_degrees")
-        added = zip(names, before, after, strict=True)
-        values = {name: t.c[name] + (now - then) for name, then, now in added}
-        conn.execute(update(t).where(t.c.id == track_id).values(values))
+        added = zip(_SUMS, before, after, strict=True)
+        _ADD_SUMS.run(conn, track=track_id, **{f"add_{n}": now - then for n, then, now in added})
 
 
-def _weigh(score: Row[Any] | None) -> tuple[int, float, int]:
-    """Runs, squares and degrees of freedom of a score; one without spread tells nothing."""
-    if score is None or score.n < 2 or score.m2 <= 0 or score.is_fixed_seed:
-        return 0, 0.0, 0
-    return score.n, score.m2, score.n - 1
+def _weigh(score: Row[Any] | None) -> tuple[int, int, float, int]:
+    """One score, and its runs, squares, degrees of freedom; one without spread tells no noise."""
+    if score is None:
+        return 0, 0, 0.0, 0
+    if score.n < 2 or score.m2 <= 0 or score.is_fixed_seed:
+        return 1, 0, 0.0, 0
+    return 1, score.n, score.m2, score.n - 1
 
 
 def _key(claim: wire.Claim) -> dict[str, Any]:

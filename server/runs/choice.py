@@ -7,7 +7,6 @@ of the capacity is reserved for them.
 """
 
 import random
-from collections.abc import Sequence
 from datetime import datetime, timedelta
 from functools import cache
 from typing import Any
@@ -16,6 +15,7 @@ from sqlalchemy import (
     ColumnElement,
     Integer,
     Row,
+    Select,
     and_,
     bindparam,
     exists,
@@ -85,11 +85,6 @@ _BOOK = Prepared(
     update(tables.tracks)
     .where(tables.tracks.c.id == bindparam("track"))
     .values(served=bindparam("start"), reserve=bindparam("left"))
-)
-_SCORED = Prepared(
-    select(func.count())
-    .select_from(tables.scores)
-    .where(tables.scores.c.track_id == bindparam("track"))
 )
 
 
@@ -173,40 +168,37 @@ def _pick(
 ) -> int | None:
     # The hub's own runs, which have no account either, are not for this.
     kinds = (wire.RunKind.REQUESTED, wire.RunKind.REPLICATE, wire.RunKind.AUDIT)
-    asked_for = kinds[:1] if account is None else kinds
-    asked = _find(conn, track.id, account, asked_for)
+    asked = _find(conn, track.id, account, kinds[:1] if account is None else kinds)
     first = _find(conn, track.id, account, _FIRST)
-    if not asked and not first:
+    found = [run for run in (asked, first) if run is not None]
+    if not found:
         return None
-    oldest = min((*asked, *first), key=lambda run: int(run.id))
+    oldest = min(found, key=lambda run: int(run.id))
     if oldest.created_at < now - timedelta(seconds=AGED_BUDGETS * track.budget_seconds):
         return int(oldest.id)
-    if asked:
-        return int(asked[0].id)  # What an agent asked for itself goes before its leaves.
+    if asked is not None:
+        return int(asked.id)  # What an agent asked for itself goes before its leaves.
     if policy is Policy.FIFO:
-        return int(first[0].id)
+        return int(oldest.id)
     if policy is Policy.NEWEST:
-        return int(_find(conn, track.id, account, _FIRST, is_newest=True)[0].id)
-    found = _find(conn, track.id, account, _FIRST, _CANDIDATES_MAX)
-    return int(found[_rank(conn, track, policy, found)[0]].id)
+        return int(_find(conn, track.id, account, _FIRST, is_newest=True).id)
+    return _find_best(conn, track, account, policy)
 
 
 def _find(
     conn: Connection,
     track_id: int,
     account: str | None,
-    kinds: Sequence[wire.RunKind],
-    limit: int = 1,
+    kinds: tuple[wire.RunKind, ...],
     *,
     is_newest: bool = False,
-) -> list[Any]:
-    """An account's runs that could be leased now, the oldest first."""
-    found: list[Any] = []
+) -> Any:
+    """An account's oldest run that could be leased now; None without one."""
     # First runs are always of some track.
-    for queue in range(1 if kinds == _FIRST else 2):
-        finder = _finder(queue, tuple(kinds), is_newest, account is None)
-        found += finder.rows(conn, track=track_id, account=account, limit=limit)
-    return sorted(found, key=lambda run: int(run.id))[:limit]
+    queues = range(1 if kinds == _FIRST else 2)
+    finders = [_finder(queue, kinds, is_newest, account is None) for queue in queues]
+    found = [finder.row(conn, track=track_id, account=account) for finder in finders]
+    return min((run for run in found if run is not None), key=lambda run: run.id, default=None)
 
 
 @cache
@@ -218,50 +210,44 @@ def _finder(
     if len(kinds) > 1:
         # Not by the plain id: the planner would rather look through the whole queue in its order.
         by = R.c.id + 0
+    runs = _runs_of(queue, kinds, is_nobody)
+    return Prepared(runs.with_only_columns(R.c.id, R.c.created_at).order_by(by).limit(1))
+
+
+def _runs_of(queue: int, kinds: tuple[wire.RunKind, ...], is_nobody: bool) -> Select[Any]:
+    """An account's runs that could be leased now."""
     is_kind = or_(*(R.c.kind == kind for kind in kinds))
     is_own = R.c.agent_id.is_(None) if is_nobody else R.c.agent_id == bindparam("account")
-    return Prepared(
-        select(R.c.id, R.c.commit_seq, R.c.created_at)
-        .where(_QUEUES[queue], _QUEUED, is_own, is_kind, ~_TWIN)
-        .order_by(by)
-        .limit(bindparam("limit", type_=Integer))
-    )
+    runs = select(R.c.id, R.c.commit_seq)
+    return runs.where(_QUEUES[queue], _QUEUED, is_own, is_kind, ~_TWIN)
 
 
-def _rank(conn: Connection, track: Row[Any], policy: Policy, found: Sequence[Any]) -> list[int]:
-    parents = read_parents(conn, track.id, [row.commit_seq for row in found])
-    candidates = [Candidate(row.id, *parents.get(row.commit_seq, (None, 0, 0))) for row in found]
-    total = _SCORED.scalar(conn, track=track.id)
+def _find_best(conn: Connection, track: Row[Any], account: str | None, policy: Policy) -> int:
+    rows = _candidates(account is None).rows(conn, track=track.id, account=account)
+    candidates = [Candidate(row.id, row.val_bpb, max(row.n or 0, 1), row.visits) for row in rows]
     # Seeded by what has been served, so that a claim can be replayed.
     rng = random.Random(f"{track.id}/{track.served}/{track.reserve}")  # noqa: S311
     sigma = results.sigma_of(conn, track.id)
-    return rank(policy, candidates, total, sigma, rng)
+    best = rank(policy, candidates, track.scored, sigma, rng)[0]
+    return candidates[best].seq
 
 
-def read_parents(
-    conn: Connection, track_id: int, commit_seqs: Sequence[int]
-) -> dict[int, tuple[float | None, int, int]]:
-    """Of each commit's first parent: its score, the runs behind it, its children with a score."""
-    p, c, s = tables.commit_parents, tables.commits, tables.scores
-    rows = conn.execute(
-        select(p.c.child, p.c.parent, s.c.val_bpb, s.c.n)
-        .join(c, c.c.seq == p.c.parent)
-        .outerjoin(s, and_(s.c.code == c.c.code, s.c.track_id == track_id))
-        .where(p.c.child.in_(commit_seqs), p.c.position == 0)
-    ).all()
-    # Once a parent and not once a child: many build on the same one.
-    visits: dict[int, int] = dict(
-        conn.execute(
-            select(p.c.parent, func.count())
-            .join(c, c.c.seq == p.c.child)
-            .join(s, and_(s.c.code == c.c.code, s.c.track_id == track_id))
-            .where(p.c.parent.in_({row.parent for row in rows}), p.c.position == 0)
-            .group_by(p.c.parent)
-        )
-        .tuples()
-        .all()
+@cache
+def _candidates(is_nobody: bool) -> Prepared:
+    """An account's oldest first runs, and of each commit's first parent: its score, the runs
+    behind it, its children with a score."""
+    p, c, v = tables.commit_parents, tables.commits, tables.visits
+    track: ColumnElement[int] = bindparam("track", type_=Integer)
+    runs = _runs_of(0, _FIRST, is_nobody)
+    own = runs.order_by(R.c.id).limit(_CANDIDATES_MAX).subquery("own")
+    return Prepared(
+        select(own.c.id, _S.c.val_bpb, _S.c.n, func.coalesce(v.c.n, 0).label("visits"))
+        .select_from(own)
+        .outerjoin(p, and_(p.c.child == own.c.commit_seq, p.c.position == 0))
+        .outerjoin(c, c.c.seq == p.c.parent)
+        .outerjoin(_S, and_(_S.c.track_id == track, _S.c.code == c.c.code))
+        .outerjoin(v, and_(v.c.track_id == track, v.c.parent == p.c.parent))
     )
-    return {row.child: (row.val_bpb, max(row.n or 0, 1), visits.get(row.parent, 0)) for row in rows}
 
 
 def _book(conn: Connection, track: Row[Any], account: str, start: float) -> None:
