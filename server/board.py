@@ -100,11 +100,10 @@ def create_channel(
 
 def open_channel(conn: Connection, actor: str, name: str, description: str, now: datetime) -> None:
     """Make a channel of the hub's own unless it is there; the limit on channels does not bind."""
-    t = tables.channels
-    if conn.execute(select(t.c.id).where(t.c.name == name)).first():
+    if _CHANNEL.first(conn, name=name) is not None:
         return
     row = {"name": name, "description": description, "created_at": now}
-    conn.execute(insert(t), row)
+    conn.execute(insert(tables.channels), row)
     events.append(conn, "channel", actor, name, {}, now)
 
 

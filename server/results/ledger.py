@@ -3,6 +3,7 @@
 import math
 from dataclasses import dataclass, field
 from datetime import datetime
+from functools import cache
 from typing import Any
 
 from sqlalchemy import Row, bindparam, func, insert, select, update
@@ -16,6 +17,20 @@ from server.results.tracks import REPORTED, get_row, track_name
 
 _AUTHOR = Prepared(
     select(tables.commits.c.agent_id).where(tables.commits.c.seq == bindparam("seq"))
+)
+_JUDGED = ("record_gain", "record_z", "parent_gain", "parent_z")
+_R, _T = tables.results.c, tables.tracks.c
+_REPORTS = Prepared(
+    select(_R.id, _R.val_bpb, _R.track_id, _R.author, _R.status, _R.kind, _R.late)
+    .join(tables.tracks, _T.id == _R.track_id)
+    .where(
+        _R.code == bindparam("code"),
+        _R.val_bpb.is_not(None),
+        _R.quarantine.is_(None),
+        _T.platform == bindparam("platform"),
+        _T.budget_seconds == bindparam("budget_seconds"),
+        _T.scoring == REPORTED,
+    )
 )
 
 
@@ -77,9 +92,10 @@ def enter(conn: Connection, entry: Entry, now: datetime) -> wire.Result:
         "digest": entry.digest,
         "late": int(entry.is_late),
         "created_at": now,
+        **dict.fromkeys(_JUDGED),
         **judged,
     }
-    id: int = conn.execute(insert(tables.results).returning(tables.results.c.id), row).scalar_one()
+    id: int = _adding(*row).scalar(conn, **row)
     if not entry.is_late and not problem:
         tallies.add(conn, entry.track.id, row["author"], row["status"], kind)
     if not entry.is_late:
@@ -87,6 +103,11 @@ def enter(conn: Connection, entry: Entry, now: datetime) -> wire.Result:
     if entry.source is not wire.Source.REPORTED and value is not None and not problem:
         _doubt_reports(conn, entry, value, now)
     return get_result(conn, id)
+
+
+@cache
+def _adding(*columns: str) -> Prepared:
+    return Prepared(insert(tables.results).returning(_R.id), *columns)
 
 
 def release(conn: Connection, id: int, now: datetime) -> wire.Result:
@@ -185,25 +206,14 @@ def _compare(conn: Connection, entry: Entry, value: float) -> dict[str, float]:
 
 def _doubt_reports(conn: Connection, entry: Entry, measured: float, now: datetime) -> None:
     """Put reports of the same code into quarantine that are far from what was measured now."""
-    r, t = tables.results, tables.tracks
-    reports = conn.execute(
-        select(r.c.id, r.c.val_bpb, r.c.track_id, r.c.author, r.c.status, r.c.kind, r.c.late)
-        .join(t, t.c.id == r.c.track_id)
-        .where(
-            r.c.code == entry.code,
-            r.c.val_bpb.is_not(None),
-            r.c.quarantine.is_(None),
-            t.c.platform == entry.track.platform,
-            t.c.budget_seconds == entry.track.budget_seconds,
-            t.c.scoring == REPORTED,
-        )
-    ).all()
-    for report in reports:
-        if not sanity.is_near(measured, report.val_bpb, entry.track):
+    r, track = tables.results, entry.track
+    machine = {"platform": track.platform, "budget_seconds": track.budget_seconds}
+    for report in _REPORTS.rows(conn, code=entry.code, **machine):
+        if not sanity.is_near(measured, report.val_bpb, track):
             why = f"reported as {report.val_bpb:.6f}, but workers measured {measured:.6f}"
             conn.execute(update(r).where(r.c.id == report.id).values(quarantine=why))
             if not report.late:
-                tallies.add(conn, *report[2:6], by=-1)
+                tallies.add(conn, report.track_id, report.author, report.status, report.kind, by=-1)
             scores.refresh(conn, report.track_id, entry.code, now)
             payload = {"reason": why, "track": track_name(get_row(conn, report.track_id))}
             events.append(conn, "result", entry.agent_id, str(report.id), payload, now)

@@ -1,12 +1,24 @@
 """Rows of results as the wire shows them. Discards and crashes are results too."""
 
 from collections.abc import Sequence
+from functools import cache
 from typing import Any
 
-from sqlalchemy import ColumnElement, Row, ScalarSelect, Select, and_, literal, or_, select
+from sqlalchemy import (
+    ColumnElement,
+    Row,
+    ScalarSelect,
+    Select,
+    and_,
+    bindparam,
+    literal,
+    or_,
+    select,
+)
 
 from server import errors, noise, tables, wire
 from server.db import Connection
+from server.prepared import Prepared
 from server.results.tracks import name_track, track_name
 
 _R = tables.results.c
@@ -23,7 +35,12 @@ SCORE_COLUMNS = (
     *(tables.tracks.c.data_fingerprint, tables.tracks.c.scoring),
 )
 #: What somebody tried: replicates and audits repeat, they do not try.
-EXPERIMENT = or_(_R.kind.is_(None), _R.kind.not_in([wire.RunKind.REPLICATE, wire.RunKind.AUDIT]))
+EXPERIMENT = or_(
+    _R.kind.is_(None), and_(_R.kind != wire.RunKind.REPLICATE, _R.kind != wire.RunKind.AUDIT)
+)
+_OF_LEASE = Prepared(
+    select(tables.results).where(_R.run_id == bindparam("run"), _R.fence == bindparam("held"))
+)
 
 
 def get_result(conn: Connection, id: int) -> wire.Result:
@@ -31,15 +48,15 @@ def get_result(conn: Connection, id: int) -> wire.Result:
 
 
 def get_row(conn: Connection, id: int) -> Row[Any]:
-    row = conn.execute(_select_results().where(_R.id == id)).one_or_none()
+    row: Row[Any] | None = _shown().row(conn, id=id)
     if row is None:
         raise errors.NotFound("result not found", "GET /api/results lists them (`ah results`)")
     return row
 
 
 def find_by_lease(conn: Connection, run_id: int, fence: int) -> Row[Any] | None:
-    r = tables.results
-    return conn.execute(select(r).where(r.c.run_id == run_id, r.c.fence == fence)).one_or_none()
+    row: Row[Any] | None = _OF_LEASE.row(conn, run=run_id, held=fence)
+    return row
 
 
 def list_results(
@@ -132,6 +149,11 @@ def source_of(state: str) -> wire.Source:
 
 def is_quarantined(row: Row[Any]) -> bool:
     return row.quarantine is not None and row.released_at is None
+
+
+@cache
+def _shown() -> Prepared:
+    return Prepared(_select_results().where(_R.id == bindparam("id")))
 
 
 def _select_results() -> Select[Any]:

@@ -9,6 +9,7 @@ lucky. A baseline was not chosen, so all of it counts.
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from functools import cache
 from typing import Any
 
 from sqlalchemy import Row, bindparam, insert, select, update
@@ -21,7 +22,15 @@ from server.results.rows import COUNTED, EXPERIMENT, RANKED
 from server.results.tracks import REPORTED, add_sums, get_row, read_noise
 from server.wire import ScoreState
 
-S = tables.scores
+S, _R = tables.scores, tables.results.c
+_C, _P = tables.commits.c, tables.commit_parents.c
+#: Above every id.
+_END = 2**62
+#: What the results of a code tell of its score.
+_SUMMED = (
+    *("commit_seq", "agent_id", "author", "result_id", "state", "val_bpb", "first"),
+    *("n", "mean", "m2", "is_fixed_seed", "updated_at"),
+)
 _SCORE = Prepared(
     select(S).where(S.c.track_id == bindparam("track"), S.c.code == bindparam("code"))
 )
@@ -29,6 +38,37 @@ _RECORD = Prepared(
     select(tables.records)
     .where(tables.records.c.track_id == bindparam("track"))
     .order_by(tables.records.c.id.desc())
+    .limit(1)
+)
+_BEST = Prepared(
+    select(S)
+    .where(S.c.track_id == bindparam("track"), S.c.val_bpb.is_not(None))
+    .order_by(S.c.val_bpb)
+    .limit(1)
+)
+_PARENT = Prepared(
+    select(S).where(
+        S.c.track_id == bindparam("track"),
+        S.c.code
+        == select(_C.code)
+        .join(tables.commit_parents, _P.parent == _C.seq)
+        .where(_P.child == bindparam("child"), _P.position == 0)
+        .scalar_subquery(),
+    )
+)
+_ADD = Prepared(insert(S), "track_id", "code", *_SUMMED)
+_MINE = (S.c.track_id == bindparam("of_track"), S.c.code == bindparam("of_code"))
+_CHANGE_SUMS = Prepared(update(S).where(*_MINE), *_SUMMED)
+_RESULTS = Prepared(
+    select(tables.results)
+    .where(_R.track_id == bindparam("track"), _R.code == bindparam("code"), COUNTED)
+    .order_by(_R.id)
+)
+_SINGLE = Prepared(
+    select(_R.val_bpb)
+    # Not by the plain id, or the planner might look through the track in its order.
+    .where(_R.track_id == bindparam("track"), RANKED, EXPERIMENT, _R.id + 0 < bindparam("before"))
+    .order_by(_R.val_bpb)
     .limit(1)
 )
 
@@ -48,10 +88,7 @@ def find_score(conn: Connection, track_id: int, code: str) -> Row[Any] | None:
 
 def refresh(conn: Connection, track_id: int, code: str, now: datetime) -> Row[Any] | None:
     """Sum the results of a code up; None when none of them counts."""
-    r = tables.results
-    rows = conn.execute(
-        select(r).where(r.c.track_id == track_id, r.c.code == code, COUNTED).order_by(r.c.id)
-    ).all()
+    rows = _RESULTS.rows(conn, track=track_id, code=code)
     old = find_score(conn, track_id, code)
     if not rows:
         if old is not None:
@@ -61,10 +98,10 @@ def refresh(conn: Connection, track_id: int, code: str, now: datetime) -> Row[An
         return None
     values = _sum_up(rows, old) | {"updated_at": now}
     if old is None:
-        conn.execute(insert(S), {"track_id": track_id, "code": code, **values})
+        _ADD.run(conn, track_id=track_id, code=code, **values)
         visits.count_score(conn, track_id, code, 1)
     else:
-        conn.execute(update(S).where(S.c.track_id == track_id, S.c.code == code).values(values))
+        _CHANGE_SUMS.run(conn, of_track=track_id, of_code=code, **values)
     new = find_score(conn, track_id, code)
     add_sums(conn, track_id, old, new)
     return new
@@ -104,8 +141,12 @@ def _is_fixed_seed(scored: Sequence[Row[Any]]) -> bool:
 
 
 def mark(conn: Connection, score: Row[Any], **values: Any) -> None:
-    key = (S.c.track_id == score.track_id, S.c.code == score.code)
-    conn.execute(update(S).where(*key).values(values))
+    _change(*values).run(conn, of_track=score.track_id, of_code=score.code, **values)
+
+
+@cache
+def _change(*columns: str) -> Prepared:
+    return Prepared(update(S).where(*_MINE), *columns)
 
 
 # What new scores are compared with ---------------------------------------------------------------
@@ -123,22 +164,12 @@ def find_reference(conn: Connection, track_id: int) -> Reference | None:
     if record is not None:
         score = find_score(conn, track_id, record.code)
         return _reference(score) or Reference(record.val_bpb, record.n)
-    best = select(S).where(S.c.track_id == track_id, S.c.val_bpb.is_not(None))
-    return _reference(conn.execute(best.order_by(S.c.val_bpb).limit(1)).one_or_none())
+    return _reference(_BEST.row(conn, track=track_id))
 
 
 def find_parent(conn: Connection, track_id: int, commit_seq: int) -> Reference | None:
     """The first parent's score in this track."""
-    c, p = tables.commits, tables.commit_parents
-    code = (
-        select(c.c.code)
-        .join(p, p.c.parent == c.c.seq)
-        .where(p.c.child == commit_seq, p.c.position == 0)
-        .scalar_subquery()
-    )
-    return _reference(
-        conn.execute(select(S).where(S.c.track_id == track_id, S.c.code == code)).one_or_none()
-    )
+    return _reference(_PARENT.row(conn, track=track_id, child=commit_seq))
 
 
 def _reference(score: Row[Any] | None) -> Reference | None:
@@ -149,11 +180,10 @@ def _reference(score: Row[Any] | None) -> Reference | None:
 
 def find_best_single(conn: Connection, track_id: int, before_id: int | None = None) -> float | None:
     """The best single score among a track's experiments, as autoresearch's running best."""
-    r = tables.results
-    query = select(r.c.val_bpb).where(r.c.track_id == track_id, RANKED, EXPERIMENT)
-    if before_id is not None:
-        query = query.where(r.c.id < before_id)
-    return conn.execute(query.order_by(r.c.val_bpb).limit(1)).scalar_one_or_none()
+    best: float | None = _SINGLE.scalar(
+        conn, track=track_id, before=_END if before_id is None else before_id
+    )
+    return best
 
 
 def sigma_of(conn: Connection, track_id: int) -> float:

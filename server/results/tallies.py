@@ -4,19 +4,22 @@ Only what counts is in them: no late results, and none that wait in quarantine.
 """
 
 from collections import Counter
+from functools import cache
 from typing import Any
 
-from sqlalchemy import Row, and_, func, select, text
+from sqlalchemy import Row, and_, bindparam, func, select, text
 from sqlalchemy.dialects import postgresql, sqlite
 
 from server import tables, wire
 from server.db import Connection
+from server.prepared import Prepared
 from server.results import visits
 
 _REPEATS = (wire.RunKind.REPLICATE, wire.RunKind.AUDIT)
 R, T = tables.results, tables.tallies
 #: No result that came late does.
 _WAITING = and_(R.c.quarantine.is_not(None), R.c.released_at.is_(None))
+_LAST_NUMBER = Prepared(select(func.max(R.c.number)).where(R.c.track_id == bindparam("track")))
 
 
 def is_experiment(kind: str | None) -> bool:
@@ -28,22 +31,24 @@ def add(
     conn: Connection, track_id: int, author: str, status: str, kind: str | None, by: int = 1
 ) -> None:
     """Count a result that counts from now on; with `by` -1 one that no longer does."""
-    column = "experiments" if is_experiment(kind) else "repeats"
-    row = {"track_id": track_id, "author": author, "status": status, "experiments": 0, "repeats": 0}
-    dialect = postgresql if conn.dialect.name == "postgresql" else sqlite
-    conn.execute(
-        dialect.insert(T)
-        .values(row | {column: by})
-        .on_conflict_do_update(
-            index_elements=["track_id", "author", "status"], set_={column: T.c[column] + by}
-        )
-    )
+    counts = {"experiments": 0, "repeats": 0}
+    counts["experiments" if is_experiment(kind) else "repeats"] = by
+    key = {"track_id": track_id, "author": author, "status": status}
+    _adding(conn.dialect.name).run(conn, **key, **counts)
+
+
+@cache
+def _adding(dialect: str) -> Prepared:
+    kind: Any = postgresql if dialect == "postgresql" else sqlite
+    adding = kind.insert(T)
+    added = {name: T.c[name] + adding.excluded[name] for name in ("experiments", "repeats")}
+    key = ("track_id", "author", "status")
+    return Prepared(adding.on_conflict_do_update(index_elements=key, set_=added), *key, *added)
 
 
 def next_number(conn: Connection, track_id: int) -> int:
     """Of the next experiment in a track."""
-    query = select(func.max(R.c.number)).where(R.c.track_id == track_id)
-    return (conn.execute(query).scalar_one() or 0) + 1
+    return (_LAST_NUMBER.scalar(conn, track=track_id) or 0) + 1
 
 
 def count_statuses(conn: Connection, track_id: int) -> Counter[str]:

@@ -11,10 +11,11 @@ from collections.abc import Iterable, Mapping
 from statistics import median
 from typing import Any
 
-from sqlalchemy import ColumnElement, Row, select
+from sqlalchemy import Row, bindparam, select
 
 from server import tables, wire
 from server.db import Connection
+from server.prepared import Prepared
 
 #: A run is throttled when it is slower than the median by more than this part of it,
 UNDER = 0.03
@@ -30,6 +31,14 @@ _LOOKED_AT = 200
 _ROUNDED = 0.05
 
 R = tables.results
+_DONE = (
+    select(R.c.metrics)
+    .where(R.c.track_id == bindparam("track"), R.c.late == 0, R.c.outcome == wire.Outcome.OK)
+    .order_by(R.c.id.desc())
+    .limit(_LOOKED_AT)
+)
+_NEWEST = Prepared(_DONE)
+_OF_CODE = Prepared(_DONE.where(R.c.code == bindparam("code")))
 
 
 def find_throttle(
@@ -39,10 +48,10 @@ def find_throttle(
     speed = _speed(metrics)
     if speed is None:
         return None
-    others = _list_speeds(_look(conn, track.id, R.c.code == code))
+    others = _list_speeds(one for (one,) in _OF_CODE.all(conn, track=track.id, code=code))
     if len(others) < SAME_CODE_MIN:
-        told = _look(conn, track.id)
-        others = _list_speeds(one for one in told if _is_alike(one, metrics))
+        told = _NEWEST.all(conn, track=track.id)
+        others = _list_speeds(one for (one,) in told if _is_alike(one, metrics))
         if len(others) < SAME_SIZE_MIN:
             return None
     return judge(speed, others)
@@ -54,12 +63,6 @@ def judge(speed: float, others: list[float]) -> float | None:
     usual = 1.4826 * median(abs(other - middle) for other in others)
     under = 1 - speed / middle
     return under if under > UNDER and middle - speed > DEVIATIONS * usual else None
-
-
-def _look(conn: Connection, track_id: int, *which: ColumnElement[bool]) -> list[dict[str, Any]]:
-    is_done = (R.c.late == 0, R.c.outcome == wire.Outcome.OK)
-    query = select(R.c.metrics).where(R.c.track_id == track_id, *is_done, *which)
-    return list(conn.scalars(query.order_by(R.c.id.desc()).limit(_LOOKED_AT)))
 
 
 def _list_speeds(told: Iterable[Mapping[str, Any]]) -> list[float]:

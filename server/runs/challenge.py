@@ -12,10 +12,11 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Row, func, insert, literal_column, select
+from sqlalchemy import Row, bindparam, func, insert, literal_column, select
 
 from server import board, events, noise, results, tables, wire
 from server.db import Connection
+from server.prepared import Prepared
 from server.runs import queue
 from server.wire import ScoreState
 
@@ -23,6 +24,14 @@ from server.wire import ScoreState
 _ASKED_MAX = 2 * noise.REPLICATES_MAX
 #: Runs of the record that its first challenger makes the hub have; each later one adds one.
 _RECORD_RUNS = 3
+_S = tables.scores.c
+_JUDGED = Prepared(select(func.max(_S.challenger)).where(_S.record_id == bindparam("record")))
+_CHALLENGERS = Prepared(
+    select(tables.scores)
+    # Spelled out, so that the partial index can serve it.
+    .where(_S.track_id == bindparam("track"), _S.state == literal_column("'challenger'"))
+    .order_by(_S.challenger.is_(None), _S.challenger, _S.val_bpb)
+)
 
 
 def settle(conn: Connection, worker_id: str, track_id: int, code: str, now: datetime) -> None:
@@ -100,9 +109,7 @@ def _number(conn: Connection, score: Row[Any], record: Row[Any]) -> int:
     """
     if score.challenger is not None:
         return int(score.challenger)
-    s = tables.scores
-    judged = select(func.max(s.c.challenger)).where(s.c.record_id == record.id)
-    number = (conn.execute(judged).scalar_one() or 0) + 1
+    number = (_JUDGED.scalar(conn, record=record.id) or 0) + 1
     results.mark(conn, score, challenger=number)
     return int(number)
 
@@ -213,12 +220,7 @@ def _add_record(
 
 
 def _list_challengers(conn: Connection, track_id: int) -> Sequence[Row[Any]]:
-    s = tables.scores
-    # Spelled out, so that the partial index can serve it.
-    is_challenger = s.c.state == literal_column("'challenger'")
-    query = select(s).where(s.c.track_id == track_id, is_challenger)
-    order = s.c.challenger.is_(None), s.c.challenger, s.c.val_bpb
-    return conn.execute(query.order_by(*order)).all()
+    return _CHALLENGERS.rows(conn, track=track_id)
 
 
 def _review(conn: Connection, worker_id: str, track_id: int, now: datetime) -> None:

@@ -115,7 +115,8 @@ def request(
 ) -> list[wire.Run]:
     """Queue runs of any commit; each joins the track of the worker that takes it."""
     ids = [
-        queue.enqueue(conn, commit, request.kind, None, actor, now) for _ in range(request.count)
+        queue.enqueue(conn, commit.seq, commit.code, request.kind, None, actor, now)
+        for _ in range(request.count)
     ]
     asked = [get_run(conn, id) for id in ids]
     for run in asked:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import ColumnElement, Row, and_, bindparam, func, select, update
+from sqlalchemy import Row, bindparam, func, select, update
 
 from server import agents, errors, events, results, tables, wire
 from server.db import Connection
@@ -15,12 +15,15 @@ from server.runs.challenge import announce, settle
 from server.runs.claim import LeaseTerms, requeue
 from server.runs.rows import get_row, get_run, story
 
-_R = tables.runs.c
+_R, _L = tables.runs.c, tables.leases.c
+_HELD = (
+    *(_R.id == bindparam("run"), _R.worker_id == bindparam("holder")),
+    *(_R.fence == bindparam("held"), _R.state == wire.RunState.RUNNING),
+)
+_HELD_RUN = Prepared(select(tables.runs).where(*_HELD))
 _RENEW = Prepared(
     update(tables.runs)
-    .where(_R.id == bindparam("id"), _R.worker_id == bindparam("worker"))
-    .where(_R.fence == bindparam("held"), _R.state == wire.RunState.RUNNING)
-    .where(_R.deadline_at >= bindparam("now"))
+    .where(*_HELD, _R.deadline_at >= bindparam("now"))
     # What a heartbeat does not tell stays as it was.
     .values(
         lease_expires_at=bindparam("until"),
@@ -29,6 +32,27 @@ _RENEW = Prepared(
         loss=func.coalesce(bindparam("l"), _R.loss),
         tokens=func.coalesce(bindparam("seen"), _R.tokens),
     )
+)
+_END = Prepared(
+    update(tables.runs)
+    .where(*_HELD)
+    .values(
+        state=wire.RunState.FINISHED,
+        outcome=bindparam("came_to"),
+        finished_at=bindparam("now"),
+        lease_expires_at=None,
+        failure=bindparam("why"),
+        log=bindparam("printed"),
+    )
+)
+#: Whoever held it, lost or not.
+_LEASE = Prepared(
+    select(_L.fence)
+    .where(_L.run_id == bindparam("run"), _L.worker_id == bindparam("holder"))
+    .where(_L.fence == bindparam("held"))
+)
+_SUBJECT = Prepared(
+    select(tables.commits.c.message).where(tables.commits.c.seq == bindparam("seq"))
 )
 
 
@@ -54,7 +78,7 @@ def heartbeat(
     until = terms.lease_until(now)
     told = {"at_step": beat.step, "done": beat.progress, "l": beat.loss, "seen": beat.tokens}
     renewed = _RENEW.run(
-        conn, id=run_id, worker=worker.id, held=beat.fence, now=now, until=until, **told
+        conn, run=run_id, holder=worker.id, held=beat.fence, now=now, until=until, **told
     )
     if not renewed:
         raise _lost(conn, run_id)
@@ -66,8 +90,7 @@ def release(
     conn: Connection, worker_id: str, run_id: int, release: wire.Release, now: datetime
 ) -> wire.Run:
     """Give the run back; its attempt counts only after a fault."""
-    r = tables.runs
-    run = conn.execute(select(r).where(_held(run_id, worker_id, release.fence))).one_or_none()
+    run = _HELD_RUN.row(conn, run=run_id, holder=worker_id, held=release.fence)
     if run is None:
         raise _lost(conn, run_id)
     attempts = run.attempt if release.fault else run.attempt - 1
@@ -88,7 +111,7 @@ def finish(
     if report.outcome is wire.Outcome.OK and report.val_bpb is None:
         raise errors.InvalidRequest("an ok result needs val_bpb")
     digest = hashlib.sha256(report.model_dump_json().encode()).hexdigest()
-    if not _was_held(conn, run_id, worker_id, report.fence):
+    if not _LEASE.first(conn, run=run_id, holder=worker_id, held=report.fence):
         raise _lost(conn, run_id)
     if (known := results.find_by_lease(conn, run_id, report.fence)) is not None:
         if known.digest != digest:
@@ -108,20 +131,10 @@ def finish(
 def _end(
     conn: Connection, worker_id: str, run_id: int, report: wire.ResultCreate, now: datetime
 ) -> bool:
-    r = tables.runs
-    ended = conn.execute(
-        update(r)
-        .where(_held(run_id, worker_id, report.fence))
-        .values(
-            state=wire.RunState.FINISHED,
-            outcome=report.outcome,
-            finished_at=now,
-            lease_expires_at=None,
-            failure=None if report.outcome is wire.Outcome.OK else report.description or None,
-            log=report.log_tail,
-        )
-    ).rowcount
-    return bool(ended)
+    failure = None if report.outcome is wire.Outcome.OK else report.description or None
+    held = {"run": run_id, "holder": worker_id, "held": report.fence}
+    told = {"came_to": report.outcome, "why": failure, "printed": report.log_tail}
+    return bool(_END.run(conn, **held, **told, now=now))
 
 
 def _record(
@@ -169,9 +182,7 @@ def _announce(
         "throttled": result.throttled,
     }
     events.append(conn, "result", worker_id, str(result.id), payload, now)
-    subject = conn.execute(
-        select(tables.commits.c.message).where(tables.commits.c.seq == run.commit_seq)
-    ).scalar_one()
+    subject = _SUBJECT.scalar(conn, seq=run.commit_seq)
     announce(conn, worker_id, result_line(result, subject), now)
 
 
@@ -193,22 +204,6 @@ def _mark(result: wire.Result) -> str:
     if result.kind is wire.RunKind.REPLICATE:
         return f" (REPLICATE, seed {result.seed})"
     return " (DISCARD)" if result.status is wire.Status.DISCARD else ""
-
-
-def _held(run_id: int, worker_id: str, fence: int) -> ColumnElement[bool]:
-    r = tables.runs
-    return and_(
-        r.c.id == run_id,
-        r.c.worker_id == worker_id,
-        r.c.fence == fence,
-        r.c.state == wire.RunState.RUNNING,
-    )
-
-
-def _was_held(conn: Connection, run_id: int, worker_id: str, fence: int) -> bool:
-    t = tables.leases
-    mine = (t.c.run_id == run_id, t.c.fence == fence, t.c.worker_id == worker_id)
-    return conn.execute(select(t.c.fence).where(*mine)).first() is not None
 
 
 def _lost(conn: Connection, run_id: int) -> errors.LeaseLost:

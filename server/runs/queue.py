@@ -6,6 +6,7 @@ nothing for tracks and costs the same however many there are. Equal code is queu
 
 import secrets
 from datetime import datetime
+from functools import cache
 from typing import Any
 
 from sqlalchemy import (
@@ -25,7 +26,6 @@ from sqlalchemy import (
 from server import tables, wire
 from server.db import Connection
 from server.prepared import Prepared
-from server.shown import CommitRow
 
 #: The seed of the first run of any code, as in autoresearch; every other run has its own.
 FIRST_SEED = 42
@@ -57,15 +57,16 @@ def advance(conn: Connection, track: Row[Any], now: datetime) -> bool:
 
 def enqueue(
     conn: Connection,
-    commit: Row[Any] | CommitRow,
+    commit_seq: int,
+    code: str,
     kind: wire.RunKind,
     track_id: int | None,
     account: str | None,
     now: datetime,
 ) -> int:
-    """Add one run of a commit, of which seq and code count; `account` is whose share it uses."""
-    row = _row(commit.seq, commit.code, kind, track_id, account, now)
-    id: int = conn.execute(insert(R).returning(R.c.id), row).scalar_one()
+    """Add one run of a commit; `account` is whose share it uses."""
+    row = _row(commit_seq, code, kind, track_id, account, now)
+    id: int = _adding(*row).scalar(conn, **row)
     return id
 
 
@@ -73,9 +74,9 @@ def add_replicates(
     conn: Connection, track_id: int, score: Row[Any], count: int, now: datetime
 ) -> None:
     """Queue runs of a scored code with new seeds, on nobody's account."""
-    kind = wire.RunKind.REPLICATE
-    rows = [_row(score.commit_seq, score.code, kind, track_id, None, now) for _ in range(count)]
-    conn.execute(insert(R), rows)
+    for _ in range(count):
+        kind = wire.RunKind.REPLICATE
+        enqueue(conn, score.commit_seq, score.code, kind, track_id, None, now)
 
 
 def add_rerun(conn: Connection, run: Row[Any], now: datetime) -> None:
@@ -88,7 +89,7 @@ def add_rerun(conn: Connection, run: Row[Any], now: datetime) -> None:
 
 def withdraw_replicates(conn: Connection, track_id: int, code: str) -> None:
     """Take back replicates of the hub's own that no worker has had yet."""
-    conn.execute(delete(R).where(*_own_replicates(track_id, code), R.c.fence == 0, _queued()))
+    _WITHDRAW_REPLICATES.run(conn, track=track_id, code=code)
 
 
 def withdraw_first(conn: Connection, run_id: int, track_id: int) -> None:
@@ -98,28 +99,29 @@ def withdraw_first(conn: Connection, run_id: int, track_id: int) -> None:
 
 def count_replicates(conn: Connection, track_id: int, code: str) -> tuple[int, int]:
     """Replicates of the hub's own: how many were ever asked for, and how many are to come."""
-    to_come = R.c.state.in_([wire.RunState.QUEUED, wire.RunState.RUNNING])
-    row = conn.execute(
-        select(func.count(), func.count().filter(to_come)).where(*_own_replicates(track_id, code))
-    ).one()
-    return row[0], row[1]
+    asked, to_come = _REPLICATES.all(conn, track=track_id, code=code)[0]
+    return asked, to_come
 
 
-def _own_replicates(track_id: int, code: str) -> tuple[Any, ...]:
-    kind = R.c.kind == wire.RunKind.REPLICATE
-    return (R.c.track_id == track_id, R.c.code == code, kind, R.c.agent_id.is_(None))
+@cache
+def _adding(*columns: str) -> Prepared:
+    return Prepared(insert(R).returning(R.c.id), *columns)
 
 
-def _queued() -> Any:
-    # Spelled out, so that the partial index can serve it.
-    return R.c.state == literal_column("'queued'")
-
-
+# Spelled out, so that the partial index can serve it.
+_QUEUED = R.c.state == literal_column("'queued'")
+_OWN_REPLICATES = (
+    *(R.c.track_id == bindparam("track"), R.c.code == bindparam("code")),
+    *(R.c.kind == wire.RunKind.REPLICATE, R.c.agent_id.is_(None)),
+)
+_TO_COME = or_(R.c.state == wire.RunState.QUEUED, R.c.state == wire.RunState.RUNNING)
+_REPLICATES = Prepared(select(func.count(), func.count().filter(_TO_COME)).where(*_OWN_REPLICATES))
+_WITHDRAW_REPLICATES = Prepared(delete(R).where(*_OWN_REPLICATES, R.c.fence == 0, _QUEUED))
 _WITHDRAW_FIRST = Prepared(
     delete(R).where(
         R.c.track_id == bindparam("track"),
         R.c.code == select(R.c.code).where(R.c.id == bindparam("run")).scalar_subquery(),
-        _queued(),
+        _QUEUED,
         R.c.kind == wire.RunKind.FIRST,
         R.c.fence == 0,
         R.c.id != bindparam("run"),
@@ -135,7 +137,7 @@ def _withdraw_inner(conn: Connection, track_id: int, after: int, upto: int) -> N
     conn.execute(
         delete(R).where(
             R.c.track_id == track_id,
-            _queued(),
+            _QUEUED,
             R.c.kind == wire.RunKind.FIRST,
             R.c.fence == 0,
             R.c.commit_seq.in_(parents),
