@@ -8,7 +8,7 @@ import asyncio
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from itertools import groupby
@@ -21,13 +21,15 @@ from server.db import WAIT_SECONDS, Connection, Database, NoTurn, is_locked, ref
 T = TypeVar("T")
 Work = Callable[[Connection], T]
 
-#: Writes of one transaction: claims and pushes wait for it.
+#: What a write costs is counted in posts, some 0.2 ms. So much is written in one transaction:
+#: pushes wait for it.
 GROUP_MAX = 128
 #: The event loop itself writes groups up to this size. While it answers requests, each statement
 #: of another thread waits for the interpreter, so a small group is done sooner so.
 INLINE_MAX = 64
 #: A disk that takes longer for a commit is waited for in the thread, seconds.
 SLOW_SECONDS = 0.005
+_COST_SECONDS = 0.0002
 
 
 class GroupCommit:
@@ -43,14 +45,14 @@ class GroupCommit:
         self._thread = ThreadPoolExecutor(1, "group-commit")
         self._inline, self._patient = _Writing(db, busy_ms=0), _Writing(db)
 
-    async def write(self, work: Work[T]) -> T:
+    async def write(self, work: Work[T], cost: int = 1) -> T:
         """Do the work in the next group; return what it returned once that is durable.
 
-        All others wait for it, so it must be short. Raises what it raises, and Unavailable when
-        the group could not be written.
+        All others wait for it, so it must be short; `cost` tells how short, in posts. Raises what
+        it raises, and Unavailable when the group could not be written.
         """
         loop = asyncio.get_running_loop()
-        item = _Item(work, loop.create_future(), loop)
+        item = _Item(work, loop.create_future(), loop, cost)
         if self._is_first(item):
             try:
                 await asyncio.sleep(0)  # What came together is written together.
@@ -59,9 +61,9 @@ class GroupCommit:
         result: T = await item.done
         return result
 
-    def write_now(self, work: Work[T]) -> T:
+    def write_now(self, work: Work[T], cost: int = 1) -> T:
         """As `write`, for threads."""
-        item = _Item(work, Future(), None)
+        item = _Item(work, Future(), None, cost)
         if self._is_first(item):
             self._hand_over()
         result: T = item.done.result()
@@ -83,8 +85,12 @@ class GroupCommit:
         return is_first
 
     def _lead(self) -> None:
-        if self._is_slow or len(self._waiting) > INLINE_MAX or not self._write_inline():
+        if self._is_slow or self._cost() > INLINE_MAX or not self._write_inline():
             self._hand_over()
+
+    def _cost(self) -> int:
+        with self._guard:
+            return _sum_cost(self._waiting)
 
     def _hand_over(self) -> None:
         try:
@@ -114,9 +120,13 @@ class GroupCommit:
                 _tell(group, error)
 
     def _take(self) -> "list[_Item]":
+        group: list[_Item] = []
+        left = GROUP_MAX
         with self._guard:
-            count = min(len(self._waiting), GROUP_MAX)
-            return [self._waiting.popleft() for _ in range(count)]
+            while self._waiting and left >= self._waiting[0].cost:
+                group.append(self._waiting.popleft())
+                left -= group[-1].cost
+        return group
 
     def _is_over(self) -> bool:
         with self._guard:
@@ -135,7 +145,8 @@ class GroupCommit:
             _tell(group, error)
         else:
             _tell(group)
-        self._is_slow = time.perf_counter() - started > SLOW_SECONDS + 0.0002 * len(group)
+        expected = SLOW_SECONDS + _COST_SECONDS * _sum_cost(group)
+        self._is_slow = time.perf_counter() - started > expected
 
 
 class _Writing:
@@ -179,12 +190,15 @@ class _Writing:
 
 
 class _Item:
-    __slots__ = ("done", "error", "loop", "value", "work")
+    __slots__ = ("cost", "done", "error", "loop", "value", "work")
 
-    def __init__(self, work: Work[Any], done: Any, loop: asyncio.AbstractEventLoop | None) -> None:
+    def __init__(
+        self, work: Work[Any], done: Any, loop: asyncio.AbstractEventLoop | None, cost: int
+    ) -> None:
         self.work = work
         self.done = done
         self.loop = loop
+        self.cost = cost
         self.value: Any = None
         self.error: Exception | None = None
 
@@ -210,6 +224,10 @@ class _Item:
             self.done.set_exception(self.error)
         else:
             self.done.set_result(self.value)
+
+
+def _sum_cost(items: Iterable[_Item]) -> int:
+    return sum([item.cost for item in items])
 
 
 def _tell(group: Sequence[_Item], error: Exception | None = None) -> None:

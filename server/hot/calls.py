@@ -36,7 +36,7 @@ class Call:
     agent: agents.Agent
     #: Parts of the path, by the names in its pattern.
     path: Mapping[str, str]
-    #: Of a POST, at most 64 KiB.
+    #: Of a POST or PUT, at most 64 KiB.
     body: bytes = b""
 
     @property
@@ -52,6 +52,14 @@ class Call:
         if limit > LOOP_ROWS or offset > _LOOP_OFFSET:
             raise NotHot
         return limit, offset
+
+    @property
+    def run_id(self) -> int:
+        """The number in the path; raise NotHot for what is none, as FastAPI knows what to say."""
+        id = self.path["id"]
+        if not (id.isascii() and id.isdigit() and len(id) < 19):
+            raise NotHot
+        return int(id)
 
     def read_number(self, query: Mapping[str, str], name: str) -> int | None:
         """A number of a row; raise NotHot for what is none, as FastAPI knows what to say."""
@@ -122,6 +130,9 @@ class Table:
 
     def post(self, pattern: str) -> Callable[[Write], None]:
         return lambda write: self._add("POST", pattern, Route(write=write))
+
+    def put(self, pattern: str) -> Callable[[Write], None]:
+        return lambda write: self._add("PUT", pattern, Route(write=write))
 
     def _add(self, method: str, pattern: str, route: Route) -> None:
         node = self._root

@@ -7,7 +7,7 @@ from fastapi import APIRouter, Request, Response
 from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import PlainTextResponse
 
-from server import agents, commits, errors, runs, wire
+from server import agents, commits, runs, wire
 from server.deps import Caller, Cursor, Hub, Limit, TheHub, Worker, json_body, parse_count
 
 router = APIRouter(prefix="/api")
@@ -41,13 +41,12 @@ async def claim(
 
 
 def _claim(hub: Hub, worker: agents.Agent, body: wire.Claim) -> wire.Run | None:
-    now = hub.now()
     with hub.db.read() as conn:
-        if not runs.has_work(conn, body, now):
+        if not runs.has_work(conn, body, hub.now()):
             return None
-    with hub.db.write() as conn:
-        agents.touch(conn, worker, now)
-        run = runs.claim(conn, worker.id, body, hub.terms, now)
+    run = hub.group.write_now(
+        lambda conn: runs.claim(conn, worker, body, hub.terms, hub.now()), runs.CLAIM_COST
+    )
     hub.bell.ring()
     return run
 
@@ -72,13 +71,11 @@ def finish(
     response: Response,
     body: Annotated[wire.ResultCreate, json_body(wire.ResultCreate)],
 ) -> wire.Result:
-    with hub.db.write() as conn:
-        finished = runs.finish(conn, worker.id, id, body, hub.now())
+    finished = hub.group.write_now(
+        lambda conn: runs.finish(conn, worker.id, id, body, hub.now()), runs.FINISH_COST
+    )
     hub.bell.ring()
-    if finished.late:
-        raise errors.LeaseLost(
-            f"lease of run {id} was lost before this result came; it is kept as late"
-        )
+    finished.check()
     if not finished.is_new:
         response.status_code = 200
     return finished.result

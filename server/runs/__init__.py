@@ -11,12 +11,14 @@ forgotten. Only the hub's clock counts.
 
 from server.runs.beats import Beat, list_beats
 from server.runs.challenge import adopt, settle, settle_released
-from server.runs.claim import LeaseTerms, claim, expire, has_work, request
+from server.runs.claim import CLAIM_COST, LeaseTerms, claim, expire, has_work, request
 from server.runs.depth import read_depth
-from server.runs.lease import Finished, finish, heartbeat, release
+from server.runs.lease import FINISH_COST, Finished, finish, heartbeat, release
 from server.runs.rows import get_log, get_run, list_runs
 
 __all__ = [
+    "CLAIM_COST",
+    "FINISH_COST",
     "Beat",
     "Finished",
     "LeaseTerms",

@@ -6,7 +6,7 @@ from typing import Any
 
 from sqlalchemy import Row, and_, bindparam, insert, or_, select, update
 
-from server import events, results, tables, wire
+from server import agents, events, results, tables, wire
 from server.db import Connection
 from server.policy import Policy
 from server.prepared import Prepared
@@ -15,6 +15,8 @@ from server.runs.rows import get_run, story
 from server.shown import CommitRow
 
 MAX_ATTEMPTS = 3
+#: In posts, as `GroupCommit` counts.
+CLAIM_COST = 16
 
 
 R = tables.runs
@@ -78,17 +80,18 @@ def has_work(conn: Connection, claim: wire.Claim, now: datetime) -> bool:
 
 
 def claim(
-    conn: Connection, worker_id: str, claim: wire.Claim, terms: LeaseTerms, now: datetime
+    conn: Connection, worker: agents.Agent, claim: wire.Claim, terms: LeaseTerms, now: datetime
 ) -> wire.Run | None:
     """Lease the next run of the worker's track, or None. Overdue leases expire first."""
+    agents.touch(conn, worker, now)
     expire(conn, now)
     track = results.open_track(conn, claim, now)
     run_id = _choose(conn, track.id, terms, now)
     if run_id is None:
         return None
-    _lease(conn, run_id, worker_id, claim, track.id, terms, now)
+    _lease(conn, run_id, worker.id, claim, track.id, terms, now)
     leased = get_run(conn, run_id)
-    events.append(conn, "run", worker_id, str(run_id), story(leased), now)
+    events.append(conn, "run", worker.id, str(run_id), story(leased), now)
     return leased.model_copy(update={"heartbeat_seconds": terms.heartbeat_seconds})
 
 

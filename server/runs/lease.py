@@ -55,6 +55,9 @@ _SUBJECT = Prepared(
     select(tables.commits.c.message).where(tables.commits.c.seq == bindparam("seq"))
 )
 
+#: In posts, as `GroupCommit` counts.
+FINISH_COST = 16
+
 
 @dataclass(frozen=True, slots=True)
 class Finished:
@@ -63,6 +66,14 @@ class Finished:
     result: wire.Result
     is_new: bool
     late: bool
+
+    def check(self) -> None:
+        """Raise LeaseLost for a late one; not before the commit, or it would not be kept."""
+        if self.late:
+            raise errors.LeaseLost(
+                f"lease of run {self.result.run_id} was lost before this result came; "
+                "it is kept as late"
+            )
 
 
 def heartbeat(
@@ -105,7 +116,7 @@ def finish(
 ) -> Finished:
     """End the run with its result and announce it; the same report again changes nothing.
 
-    A report whose lease was lost is kept as `late`, and the caller refuses it after the commit.
+    A report whose lease was lost is kept as `late`, and `check` refuses it after the commit.
     Raises ResultConflict when this lease already ended with another report.
     """
     if report.outcome is wire.Outcome.OK and report.val_bpb is None:
