@@ -9,6 +9,7 @@ from conftest import CLAIM, Clock, Hub, HubProcess, WorkTree, ok
 
 from ah_cli.client import ApiError
 from server import runs, wire
+from server.policy import Policy
 from server.settings import Registration
 from server.wire import Outcome, RunState, Status
 
@@ -75,7 +76,7 @@ def test_nothing_to_do_is_a_204_that_says_when_to_come_back(hub: Hub, leaf: str)
 def test_the_hubs_policy_decides_among_an_agents_commits(
     make_hub: Callable[..., Hub], work_tree: WorkTree, policy: str, first: str
 ) -> None:
-    hub = make_hub(registration=Registration.OPEN, policy=policy)
+    hub = make_hub(registration=Registration.OPEN, policy=Policy(policy))
     names: dict[str, str] = {}
 
     def push(*grown: tuple[str, str]) -> None:
