@@ -22,7 +22,7 @@ from pathlib import Path
 from statistics import quantiles
 from typing import Any
 
-from sqlalchemy import insert
+from sqlalchemy import insert, update
 
 from ah_cli.client import HubClient
 from bench.serve import serve_hub
@@ -170,6 +170,8 @@ def fill(data: Path, queued: int, commits: int) -> None:
                 conn.execute(insert(tables.results), [_result(seq, now) for seq in done])
                 conn.execute(insert(tables.scores), [_score(seq, now) for seq in done])
         results.recount(conn)
+        # There are no objects to be read for `ah similar`, which would try all the time.
+        conn.execute(update(tables.watermarks).values(upto=commits))
     db.close()
 
 
