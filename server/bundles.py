@@ -18,6 +18,7 @@ from weakref import WeakValueDictionary
 
 from fastapi.concurrency import run_in_threadpool
 
+from server.kept import Shelf
 from server.repo import BareRepo, Plan
 from server.scratch import Scratch
 
@@ -29,9 +30,8 @@ _LARGE_COMMITS = 200
 _LARGE_AT_ONCE = 2
 _CHECKSUM_BYTES = 20
 _PLANS_MAX = 1000
-#: Sent from memory up to this size, of which so much is kept.
+#: Sent from memory up to this size.
 _BODY_BYTES = 2**20
-_BODIES_BYTES = 16 * 2**20
 
 
 @dataclass(slots=True, eq=False)
@@ -57,8 +57,8 @@ class Bundles:
         self._repo = repo
         # A long increment takes longer to walk than to send.
         self._plans: OrderedDict[tuple[str, frozenset[str]], Plan] = OrderedDict()
-        self._bodies: OrderedDict[str, bytes] = OrderedDict()
-        self._body_bytes = 0
+        #: By ETag.
+        self._bodies: Shelf[str, bytes] = Shelf(len)
         self._scratch = Scratch(folder)
         self._numbers = itertools.count()
         self._limits = limit_bytes, limit_files
@@ -109,14 +109,10 @@ class Bundles:
         """The bytes of an open bundle, from memory if they are there; None of a large one."""
         if bundle.size > _BODY_BYTES:
             return None
-        with self._lock:
-            body = self._bodies.pop(bundle.etag, None)
-            if body is None:
-                body = bundle.path.read_bytes()
-                self._body_bytes += len(body)
-            self._bodies[bundle.etag] = body
-            while self._body_bytes > _BODIES_BYTES:
-                self._body_bytes -= len(self._bodies.popitem(last=False)[1])
+        body = self._bodies.get(bundle.etag)
+        if body is None:
+            body = bundle.path.read_bytes()
+            self._bodies.put(bundle.etag, body)
         return body
 
     def release(self, bundle: Bundle) -> None:

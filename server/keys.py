@@ -1,14 +1,12 @@
 """Keys: who calls, by the API key; from memory while no agent changed."""
 
-import threading
-from collections import OrderedDict
-
 from server import agents, errors
 from server.db import Connection, Database
+from server.kept import Shelf
 from server.topics import Topic, Topics, Versions
 
-#: Agents kept, those asked for last; some 500 bytes each.
-KEPT = 20_000
+#: What an agent takes in memory, about.
+_AGENT_BYTES = 500
 
 
 class Keys:
@@ -22,9 +20,8 @@ class Keys:
         self._db = db
         self._topics = topics
         self._admin_key = admin_key
-        self._lock = threading.Lock()
-        self._version: int | None = None
-        self._agents: OrderedDict[str, agents.Agent] = OrderedDict()
+        #: By the key's digest, each with the version it was read under, or an older one.
+        self._agents: Shelf[str, tuple[int, agents.Agent]] = Shelf(lambda _: _AGENT_BYTES)
 
     def identify(self, key: str) -> agents.Agent:
         """The agent that holds the key; raise Unauthorized, or Forbidden if it is disabled.
@@ -40,15 +37,8 @@ class Keys:
 
     def find(self, key: str, versions: Versions) -> agents.Agent | None:
         """The agent if it is in memory and `versions` are still the ones it was read under."""
-        digest = agents.digest(key)
-        with self._lock:
-            if self._version != versions[Topic.AGENTS]:
-                self._agents.clear()
-                self._version = versions[Topic.AGENTS]
-            agent = self._agents.get(digest)
-            if agent is not None:
-                self._agents.move_to_end(digest)
-            return agent
+        found = self._agents.get(agents.digest(key))
+        return found[1] if found is not None and found[0] == versions[Topic.AGENTS] else None
 
     def load(self, conn: Connection, key: str, versions: Versions) -> agents.Agent:
         """From the database, which was not looked into before the versions were read."""
@@ -57,10 +47,6 @@ class Keys:
                 "this is the admin key, not an agent's", "register an agent with it: `ah join`"
             )
         agent = agents.authenticate(conn, key)
-        with self._lock:
-            # Read after the version was: it is as new, or newer and about to be read again.
-            if self._version == versions[Topic.AGENTS]:
-                self._agents[agents.digest(key)] = agent
-                if len(self._agents) > KEPT:
-                    self._agents.popitem(last=False)
+        # Read after the version was: it is as new, or newer and about to be read again.
+        self._agents.put(agents.digest(key), (versions[Topic.AGENTS], agent))
         return agent

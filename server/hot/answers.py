@@ -1,9 +1,7 @@
 """Answers as bytes, and the bounded memory of those that still hold."""
 
 import hashlib
-import threading
 import zlib
-from collections import OrderedDict
 from collections.abc import Iterable
 from typing import Any, Generic, Protocol, TypeVar
 
@@ -12,13 +10,12 @@ from pydantic import BaseModel
 
 from server import errors
 from server.hot.calls import Reply
+from server.kept import ROOM, Room, Shelf
 
 Header = tuple[bytes, bytes]
 
-#: Of all answers kept by one process.
-KEPT_BYTES = 48 * 2**20
-#: What an answer takes beside its body: its key, headers, and Python's own.
-_OVERHEAD_BYTES = 1_000
+#: What an answer takes beside its body and key: its headers, and Python's own.
+_OVERHEAD_BYTES = 700
 #: Smaller bodies gain nothing from being compressed.
 _PACKED_BYTES = 4_096
 GZIP_LEVEL = 3
@@ -106,24 +103,14 @@ A = TypeVar("A", bound=Sized)
 
 
 class Memory(Generic[A]):
-    """Answers by what was asked, each with the versions it was made under.
+    """Answers by what was asked, each with the versions it was made under."""
 
-    Bounded by the bytes they take; those not asked for longest go first.
-    """
-
-    def __init__(self, max_bytes: int = KEPT_BYTES) -> None:
-        self._max_bytes = max_bytes
-        self._lock = threading.Lock()
-        self._answers: OrderedDict[Any, tuple[Any, A]] = OrderedDict()
-        self.bytes = 0
+    def __init__(self, room: Room = ROOM) -> None:
+        self._answers: Shelf[Any, tuple[Any, A]] = Shelf(lambda found: found[1].size, room)
 
     def get(self, key: Any, versions: Any) -> A | None:
-        with self._lock:
-            found = self._answers.get(key)
-            if found is None or found[0] != versions:
-                return None
-            self._answers.move_to_end(key)
-            return found[1]
+        found = self._answers.get(key)
+        return found[1] if found is not None and found[0] == versions else None
 
     def get_newest(self, key: Any) -> A | None:
         """Under whatever versions it was made."""
@@ -131,17 +118,4 @@ class Memory(Generic[A]):
         return found[1] if found else None
 
     def put(self, key: Any, versions: Any, answer: A) -> None:
-        with self._lock:
-            self._drop(key)
-            # One answer shall not drive out all others.
-            if answer.size > self._max_bytes // 2:
-                return
-            self._answers[key] = versions, answer
-            self.bytes += answer.size
-            while self.bytes > self._max_bytes:
-                self._drop(next(iter(self._answers)))
-
-    def _drop(self, key: Any) -> None:
-        found = self._answers.pop(key, None)
-        if found is not None:
-            self.bytes -= found[1].size
+        self._answers.put(key, (versions, answer))

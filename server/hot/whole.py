@@ -17,10 +17,10 @@ from server.settings import Pages
 
 #: So old may ages be that an answer tells.
 SECONDS = 5
-#: Of all answers of one process, and of one of them.
-KEPT_BYTES, ANSWER_BYTES = 24 * 2**20, 8 * 2**20
-#: What an answer takes beside its body.
-_OVERHEAD_BYTES = 2_000
+#: Longer ones are passed on as they come.
+ANSWER_BYTES = 8 * 2**20
+#: What an answer takes beside its body and key.
+_OVERHEAD_BYTES = 1_500
 #: The same for every caller; none of them is a stream, a download, or drawn by lot.
 _API = re.compile(
     r"/api/(?:tracks|leaderboard|progress|analysis|brief|frontier|results|runs(?:/\d+)?|search"
@@ -52,7 +52,7 @@ class WholeAnswers:
     def __init__(self, app: ASGIApp, hub: Hub) -> None:
         self._app = app
         self._hub = hub
-        self._memory: Memory[_Whole] = Memory(KEPT_BYTES)
+        self._memory: Memory[_Whole] = Memory()
         self._making: dict[Any, asyncio.Future[_Whole | None]] = {}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:

@@ -95,7 +95,7 @@ def _weigh(lines: Sequence[Line]) -> int:
     return sum(64 + PIECE_BYTES * len(line) for line in lines)
 
 
-@kept(8 * 2**20, _weigh)
+@kept(_weigh)
 def _colour(text: str, name: str) -> Sequence[Line]:
     lines: list[list[Piece]] = [[]]
     seen = 0

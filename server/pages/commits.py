@@ -99,7 +99,7 @@ def compare(
     )
 
 
-@kept(8 * 2**20, weigh_diff)
+@kept(weigh_diff)
 def see_diff(repo: BareRepo, a: str, b: str, only: str | None = None) -> Diff:
     """Kept, because commits never change and anyone may ask for this again and again."""
     diff = parse_diff(repo.diff(a, b), only)

@@ -69,7 +69,7 @@ def card(hash: str, request: Request, hub: TheHub) -> Response:
     return show_page(request, "dag_card.html", **seen)
 
 
-@kept(16 * 2**20, len)
+@kept(len)
 def _draw(db: Database, event: int, since: int, result: int) -> bytes:
     """Kept until something happens: every change that shows in the DAG has its event."""
     with db.read() as conn:

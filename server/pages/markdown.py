@@ -68,7 +68,7 @@ class _Known:
         return isinstance(other, _Known) and self._key == other._key
 
 
-@kept(8 * 2**20, sys.getsizeof)
+@kept(sys.getsizeof)
 def _show(content: str, known: _Known) -> Markup:
     lines = content.split("\n")
     columns = max(line.count("|") for line in lines)

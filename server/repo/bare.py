@@ -9,6 +9,7 @@ import fcntl
 import itertools
 import os
 import shutil
+import sys
 import threading
 import weakref
 from collections.abc import Collection, Iterator
@@ -19,6 +20,7 @@ from typing import BinaryIO
 from dulwich.repo import Repo
 
 from server.errors import NotFound
+from server.kept import Shelf
 from server.repo.caps import Caps
 from server.repo.cgit import CGit
 from server.repo.check import read_links
@@ -30,7 +32,7 @@ from server.repo.outgoing import Plan, plan_bundle, write_bundle
 from server.repo.pack import BLOB, COMMIT, TREE
 from server.repo.refs import KeepRefs
 from server.repo.stage import Known, Move, Staged, StagedCommit, Stager, describe_commit
-from server.repo.store import SharedCache, Store, sync_file, sync_folder
+from server.repo.store import Store, sync_file, sync_folder
 from server.repo.upkeep import PACK_WEIGHT, Upkeep, alone
 
 _QUARANTINE = "quarantine"
@@ -40,8 +42,7 @@ _SHAPES_MAX = 50_000
 _LIGHT_BYTES = 256 * 1024
 _LIGHT_INFLATED_BYTES = 8 * 2**20
 _HEAVY_AT_ONCE = 2
-# Diffs kept in memory; those of neighbours have a few kilobytes.
-_DIFFS_BYTES = 16 * 2**20
+# Longer diffs are made anew each time; those of neighbours have a few kilobytes.
 _DIFF_KEPT_BYTES = 2**20
 
 
@@ -57,7 +58,7 @@ class BareRepo:
         self._promoting = threading.Lock()
         self._heavy = threading.BoundedSemaphore(_HEAVY_AT_ONCE)
         self._shapes: dict[str, Shape] = {}
-        self._diffs: SharedCache[tuple[str, str]] = SharedCache(_DIFFS_BYTES)
+        self._diffs: Shelf[tuple[str, str], bytes] = Shelf(sys.getsizeof)
         self._refs = KeepRefs(self.path)
         self._store = Store(self.path / "objects")
         self._quarantine, lock = self._open()
@@ -165,11 +166,12 @@ class BareRepo:
 
     def diff_trees(self, a: str, b: str) -> bytes:
         """The same of two trees, which are the diff's key: those asked for last are at hand."""
-        if found := self._diffs.get((a, b)):
-            return found[1]
+        found = self._diffs.get((a, b))
+        if found is not None:
+            return found
         text = diff_trees(self._store, a, b)
         if len(text) <= _DIFF_KEPT_BYTES:
-            self._diffs.put((a, b), (BLOB, text))
+            self._diffs.put((a, b), text)
         return text
 
     def list_tree(self, root: str, path: str) -> list[Node]:

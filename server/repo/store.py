@@ -8,27 +8,27 @@ import contextlib
 import itertools
 import os
 import struct
+import sys
 import threading
 import time
 import weakref
 import zlib
-from bisect import bisect_left
+from array import array
+from bisect import bisect_left, bisect_right
 from collections.abc import Iterator
 from mmap import ACCESS_READ, mmap
 from pathlib import Path
-from typing import Generic
 
 from dulwich.object_format import SHA1
 from dulwich.objects import RawObjectID
 from dulwich.pack import PackIndex, load_pack_index
 
+from server.kept import Shelf
 from server.repo.pack import (
     KINDS,
     TRAILER_BYTES,
     TREE,
-    Cache,
     Entry,
-    Key,
     Object,
     PackError,
     inflate,
@@ -40,15 +40,20 @@ from server.repo.pack import (
 #: Git knows this one without a file, so bundles may come without it.
 EMPTY_TREE = "4b825dc642cb6eb9a060e54bf8d69288fbee4904"
 _KIND_OF = {name.encode(): kind for kind, name in KINDS.items()}
-_CACHE_BYTES = 32 * 2**20
 # Objects whose kind is remembered, about 150 bytes each.
-_KINDS_MAX = 200_000
+_KINDS_MAX = 20_000
 # A directory changed this shortly before it was listed may change again within one clock tick.
 _TICK_NS = 50_000_000
 # An index without its pack, as a killed git may leave it, must not be looked for forever.
 _LOOKS_MAX = 5
 # Keys of the cache: unlike id() never used again.
 _SERIALS = itertools.count()
+
+#: By the pack's serial and the entry's offset.
+Objects = Shelf[tuple[int, int], Object]
+#: Offsets of a pack's entries in their order, and where in the index each one is. Arrays: as a
+#: list of pairs a pack of 3 million objects took 450 MB.
+Order = tuple["array[int]", "array[int]"]
 
 
 class CorruptRepo(RuntimeError):
@@ -69,7 +74,8 @@ class StoredPack:
         self._data = map_file(index_path.with_suffix(".pack"))
         self._index: PackIndex = load_pack_index(index_path, object_format=SHA1)
         self._stop = len(self._data) - TRAILER_BYTES
-        self._order: list[tuple[int, bytes]] | None = None
+        self._order: Order | None = None
+        self._ordering = threading.Lock()
         # Threads may still read a pack that is listed no more, so the last one closes it.
         weakref.finalize(self, self._index.close)
         self._serial = next(_SERIALS)
@@ -87,7 +93,7 @@ class StoredPack:
             return None
         return self._entry(offset)
 
-    def read(self, entry: Entry, cache: "SharedCache[tuple[int, int]]") -> Object:
+    def read(self, entry: Entry, cache: Objects) -> Object:
         chain: list[Entry] = []
         while not (found := cache.get((self._serial, entry.offset))):
             if not entry.is_delta:
@@ -111,20 +117,20 @@ class StoredPack:
         return read_delta_sizes(inflate(self._data, entry, self._stop))[1]
 
     def packed(self, entry: Entry) -> bytes:
-        order = self._by_offset()
-        after = bisect_left(order, (entry.offset + 1, b""))
-        end = order[after][0] if after < len(order) else self._stop
+        offsets, _ = self._by_offset()
+        after = bisect_right(offsets, entry.offset)
+        end = offsets[after] if after < len(offsets) else self._stop
         return self._data[entry.body : end]
 
     def base_sha(self, entry: Entry) -> str:
         """The hash of a delta's base."""
         if entry.base_sha:
             return entry.base_sha
-        order = self._by_offset()
-        offset, sha = order[bisect_left(order, (entry.base_offset, b""))]
-        if offset != entry.base_offset:
+        offsets, places = self._by_offset()
+        at = bisect_left(offsets, entry.base_offset)
+        if at == len(offsets) or offsets[at] != entry.base_offset:
             raise PackError(f"no entry at byte {entry.base_offset}")
-        return sha.hex()
+        return self._index.object_sha_at_position(places[at]).hex()
 
     def base_of(self, entry: Entry) -> Entry:
         if not entry.base_sha:
@@ -137,26 +143,17 @@ class StoredPack:
     def _entry(self, offset: int) -> Entry:
         return read_entry(self._data, offset, self._stop)
 
-    def _by_offset(self) -> list[tuple[int, bytes]]:
-        if self._order is None:
-            self._order = sorted((offset, sha) for sha, offset, _ in self._index.iterentries())
-        return self._order
+    def _by_offset(self) -> Order:
+        with self._ordering:
+            if self._order is None:
+                offsets = array("Q", (entry[1] for entry in self._index.iterentries()))
+                places = array("I", sorted(range(len(offsets)), key=offsets.__getitem__))
+                self._order = array("Q", map(offsets.__getitem__, places)), places
+            return self._order
 
 
-class SharedCache(Generic[Key]):
-    """A cache of objects for all threads."""
-
-    def __init__(self, limit: int) -> None:
-        self._cache: Cache[Key] = Cache(limit)
-        self._lock = threading.Lock()
-
-    def get(self, key: Key) -> Object | None:
-        with self._lock:
-            return self._cache.get(key)
-
-    def put(self, key: Key, value: Object) -> None:
-        with self._lock:
-            self._cache.put(key, value)
+def _weigh(found: Object) -> int:
+    return sys.getsizeof(found[1])
 
 
 class Store:
@@ -172,7 +169,7 @@ class Store:
         self._packs: dict[str, StoredPack] = {}
         self._listed_ns = 0
         self._lock = threading.Lock()
-        self._cache: SharedCache[tuple[int, int]] = SharedCache(_CACHE_BYTES)
+        self._cache: Objects = Shelf(_weigh)
         self._kinds: dict[str, int] = {}
 
     def loose_path(self, sha: str) -> Path:
