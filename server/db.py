@@ -6,6 +6,7 @@ plain BEGIN that writes later dies of "database is locked" under concurrency.
 """
 
 import logging
+import re
 import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,9 +14,7 @@ from importlib.resources import as_file, files
 from pathlib import Path
 from typing import Any
 
-from alembic import command
-from alembic.config import Config
-from sqlalchemy import Connection, create_engine, event
+from sqlalchemy import Connection, create_engine, event, inspect
 from sqlalchemy.exc import IntegrityError, OperationalError
 
 from server import errors
@@ -28,10 +27,16 @@ WAIT_SECONDS = 30.0
 #: Hubs and commands take turns, so whoever else holds the database's own lock is a tool that
 #: looks into it. It may do so this long, milliseconds.
 BUSY_TIMEOUT_MS = 5_000
-#: Pages of the database a reader of its own keeps in memory.
-READER_CACHE_KIB = 16 * 1024
+#: Pages of the database a connection of the pool keeps in memory; there may be ten of them. Those
+#: it does not have are in the system's memory, some microseconds away.
+CACHE_KIB = 512
+#: The same of a reader of its own.
+READER_CACHE_KIB = 4 * 1024
 
 _TELL = "nothing was kept; tell the operator, the disk may be full, and try again later"
+
+_REVISION = re.compile(r'^revision = "(.+)"$', re.MULTILINE)
+_BEFORE = re.compile(r'^down_revision = "(.+)"$', re.MULTILINE)
 
 log = logging.getLogger("agenthub")
 
@@ -89,11 +94,24 @@ class Database:
 
     def migrate(self) -> None:
         """Bring the schema up to date, all or nothing; hubs starting together take turns."""
+        if self._is_newest():
+            return
+        # Imported here, so that a hub that is up to date starts and stays without its 9 MiB.
+        from alembic import command
+        from alembic.config import Config
+
         with as_file(files("migrations")) as scripts, self.write() as conn:
             config = Config()
             config.set_main_option("script_location", str(scripts))
             config.attributes["connection"] = conn
             command.upgrade(config, "head")
+
+    def _is_newest(self) -> bool:
+        with self.read() as conn:
+            if not inspect(conn).has_table("alembic_version"):
+                return False
+            found = conn.exec_driver_sql("SELECT version_num FROM alembic_version").scalars().all()
+        return found == [_find_head()]
 
     def close(self) -> None:
         self.engine.dispose()
@@ -154,6 +172,14 @@ class Watch:
         self._conn.close()
 
 
+def _find_head() -> str:
+    """The revision that no other one follows, as Alembic's scripts say in their own words."""
+    scripts = files("migrations.versions").iterdir()
+    text = "".join(script.read_text() for script in scripts if script.is_file())
+    (head,) = {*_REVISION.findall(text)} - {*_BEFORE.findall(text)}
+    return str(head)
+
+
 def _set_pragmas(dbapi_connection: Any, _: Any) -> None:
     # The driver's own transaction handling would delay BEGIN; `_begin` says it itself.
     dbapi_connection.isolation_level = None
@@ -163,6 +189,7 @@ def _set_pragmas(dbapi_connection: Any, _: Any) -> None:
     # FULL also survives a power cut, not only a killed process.
     cursor.execute("PRAGMA synchronous = FULL")
     cursor.execute("PRAGMA foreign_keys = ON")
+    cursor.execute(f"PRAGMA cache_size = -{CACHE_KIB}")
     cursor.close()
 
 
