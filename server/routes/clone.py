@@ -2,14 +2,19 @@
 
 import asyncio
 import logging
+import threading
 import zlib
+from collections.abc import Sequence
 
 from fastapi import APIRouter, Depends, Request, Response
 from fastapi.concurrency import run_in_threadpool
 from starlette.types import Receive, Scope, Send
 
 from server import clone, errors
+from server.db import Database
 from server.deps import Hub, TheHub, get_git_caller, unless_gone
+from server.kept import kept
+from server.topics import Topic
 
 log = logging.getLogger("agenthub")
 
@@ -17,6 +22,9 @@ PATH = "/repo.git"
 #: Lines of 50 bytes make the bulk of a request: wants, up to one for each leaf, and what the
 #: client has, thousands at a time.
 REQUEST_BYTES = 4 * 2**20
+#: Lists of refs are some megabytes, and several times as much while one is made: one at a time, for
+#: all who ask for it meanwhile.
+_listing = threading.Lock()
 _NO_CACHE = {"Cache-Control": "no-cache, max-age=0, must-revalidate"}
 
 
@@ -41,7 +49,9 @@ def advertise(request: Request, hub: TheHub, service: str = "") -> Response:
     if hub.upload_pack.has_v2 and _speaks_v2(request):
         body = clone.advertise()
     else:
-        body = clone.advertise_v0(_frontier(hub), hub.upload_pack.capabilities)
+        version = _version(hub)
+        with _listing:
+            body = _advertise(hub.db, version, tuple(hub.upload_pack.capabilities))
     return Response(body, headers=_NO_CACHE, media_type=f"application/x-{service}-advertisement")
 
 
@@ -108,7 +118,9 @@ class PackAnswer(Response):
 
 def _answer(hub: Hub, asked: clone.Request) -> Response:
     if asked.lists_refs:
-        return _result(clone.list_refs(asked, _frontier(hub)))
+        version = _version(hub)
+        with _listing:
+            return _result(_list_refs(hub.db, version, asked.body))
     if asked.is_empty:
         return _result(b"")
     try:
@@ -122,9 +134,21 @@ def _result(body: bytes) -> Response:
     return Response(body, headers=_NO_CACHE, media_type=PackAnswer.media_type)
 
 
-def _frontier(hub: Hub) -> list[str]:
-    with hub.db.read() as conn:
-        return clone.list_frontier(conn)
+def _version(hub: Hub) -> int:
+    """Another one with each push: what the refs are that are kept."""
+    return hub.topics.read()[Topic.COMMITS]
+
+
+@kept(len)
+def _advertise(db: Database, _: int, capabilities: Sequence[bytes]) -> bytes:
+    with db.read() as conn:
+        return clone.advertise_v0(clone.list_frontier(conn), capabilities)
+
+
+@kept(len)
+def _list_refs(db: Database, _: int, request: bytes) -> bytes:
+    with db.read() as conn:
+        return clone.list_refs(clone.parse(request, is_v2=True), clone.list_frontier(conn))
 
 
 def _speaks_v2(request: Request) -> bool:
