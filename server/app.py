@@ -23,6 +23,7 @@ from server.hot import HotRoom, WholeAnswers
 from server.keys import Keys
 from server.leader import Leader
 from server.maintenance import Maintenance
+from server.memory import Trimmer
 from server.pages.render import show_refusal
 from server.pages.routes import router as pages
 from server.repo import BareRepo, Caps
@@ -99,7 +100,10 @@ def open_app(settings: Settings, now: Callable[[], datetime] = utc_now) -> FastA
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         maintenance.start()
         index.start()
+        trimmer = Trimmer(repo)
+        trimmer.start()
         yield
+        await run_in_threadpool(trimmer.stop)
         await run_in_threadpool(index.stop)
         await run_in_threadpool(maintenance.stop)
         await run_in_threadpool(group.close)

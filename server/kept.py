@@ -18,7 +18,7 @@ R = TypeVar("R")
 Key = TypeVar("Key", bound=Hashable)
 
 #: Of all that a process keeps.
-LIMIT_BYTES = 32 * 2**20
+LIMIT_BYTES = 24 * 2**20
 #: What the room itself takes for each result: its places in the order and on the shelf.
 _PLACE_BYTES = 300
 
@@ -42,11 +42,11 @@ class Room:
             return found[0]
 
     def put(self, place: tuple[int, Hashable], result: Any, weight: int) -> None:
-        """Half of the room is the most that one result may have: it shall not drive out all."""
+        """Two thirds of the room are the most that one result may have, as it drives out others."""
         weight += _PLACE_BYTES
         with self._lock:
             self._drop(place)
-            if weight > self.limit // 2:
+            if weight > self.limit * 2 // 3:
                 return
             self._results[place] = result, weight
             self.bytes += weight

@@ -5,7 +5,6 @@ from its first moment on, starts another one for each that dies, and passes on t
 """
 
 import contextlib
-import ctypes
 import gc
 import logging
 import os
@@ -24,6 +23,7 @@ from fastapi import FastAPI
 from uvicorn.config import STARTUP_FAILURE
 
 from server.app import open_app
+from server.memory import bind_allocator
 from server.settings import Settings
 
 log = logging.getLogger("agenthub")
@@ -38,10 +38,6 @@ _STOP_SECONDS = 15.0
 _PAUSE_SECONDS = 1.0
 #: A client that takes nothing of its answer for this long is cut off; seconds.
 STALL_SECONDS = 60
-#: Of glibc's `malloc.h`.
-_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD, _M_ARENA_MAX = -1, -3, -8
-#: Larger blocks are the system's own again as soon as they are freed.
-_BLOCK_BYTES = 256 * 1024
 _STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 _HEEDED_SIGNALS = (*_STOP_SIGNALS, signal.SIGCHLD)
 
@@ -53,7 +49,7 @@ def serve(settings: Settings, sock: socket.socket, workers: int, trusted_proxies
     """
     _raise_file_limit()
     _cut_off_stalled(sock)
-    _give_back_memory()
+    bind_allocator()
 
     def work() -> None:
         _run(open_app(settings), sock, trusted_proxies)
@@ -99,19 +95,6 @@ def _cut_off_stalled(sock: socket.socket) -> None:
     """
     if hasattr(socket, "TCP_USER_TIMEOUT"):
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, STALL_SECONDS * 1000)
-
-
-def _give_back_memory() -> None:
-    """Have the C library keep no memory that large answers are done with. Only glibc heeds it.
-
-    As it comes, it makes eight heaps for each core, which threads fill by turns, and once a large
-    block was freed it takes others of its size from them, too, where they leave holes.
-    """
-    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
-    if mallopt is not None:
-        mallopt(_M_ARENA_MAX, 1)
-        mallopt(_M_MMAP_THRESHOLD, _BLOCK_BYTES)
-        mallopt(_M_TRIM_THRESHOLD, _BLOCK_BYTES)
 
 
 # Several processes ------------------------------------------------------------------------------

@@ -22,7 +22,7 @@ def test_results_are_kept_by_bytes_the_last_used_ones() -> None:
     assert made == [4000, 4500, 3000, 4500]
 
 
-def test_what_takes_more_than_half_is_made_each_time_and_displaces_nothing() -> None:
+def test_what_takes_more_than_two_thirds_is_made_each_time_and_displaces_nothing() -> None:
     made: list[int] = []
 
     @kept(len, Room(10_000))
@@ -30,9 +30,9 @@ def test_what_takes_more_than_half_is_made_each_time_and_displaces_nothing() -> 
         made.append(size)
         return bytes(size)
 
-    for size in (4000, 5001, 5001, 4000):
+    for size in (3000, 6400, 6400, 3000):
         make(size)
-    assert made == [4000, 5001, 5001]
+    assert made == [3000, 6400, 6400]
 
 
 def test_texts_that_were_asked_with_count_too() -> None:
@@ -65,5 +65,5 @@ def test_a_result_that_became_too_large_does_not_stay_as_it_was() -> None:
     room = Room(10_000)
     shelf = Shelf[str, bytes](len, room)
     shelf.put("key", b"old")
-    shelf.put("key", b"new" * 2000)
+    shelf.put("key", b"new" * 3000)
     assert (shelf.get("key"), room.bytes) == (None, 0)

@@ -4,6 +4,7 @@ Only languages that experiments are written in, and only texts of a bounded size
 coloured quickly is shown plain.
 """
 
+import threading
 from collections.abc import Iterator, Sequence
 from functools import lru_cache
 from itertools import islice
@@ -91,6 +92,9 @@ def colour(text: str, language: str) -> Sequence[Line]:
     return _colour(text, name)
 
 
+_colouring = threading.Lock()
+
+
 def _weigh(lines: Sequence[Line]) -> int:
     return sum(64 + PIECE_BYTES * len(line) for line in lines)
 
@@ -99,12 +103,14 @@ def _weigh(lines: Sequence[Line]) -> int:
 def _colour(text: str, name: str) -> Sequence[Line]:
     lines: list[list[Piece]] = [[]]
     seen = 0
-    # Not `get_tokens`: it changes line ends and drops blank lines.
-    for _, kind, value in islice(_lexer(name).get_tokens_unprocessed(text), TOKENS_MAX):
-        seen += len(value)
-        _add(lines, _class_of(kind), value)
-    _add(lines, "", text[seen:])
-    return [tuple(line) for line in lines]
+    # Pieces take many times what their text does: not those of sixteen texts at the same time.
+    with _colouring:
+        # Not `get_tokens`: it changes line ends and drops blank lines.
+        for _, kind, value in islice(_lexer(name).get_tokens_unprocessed(text), TOKENS_MAX):
+            seen += len(value)
+            _add(lines, _class_of(kind), value)
+        _add(lines, "", text[seen:])
+        return [tuple(line) for line in lines]
 
 
 def _add(lines: list[list[Piece]], css: str, value: str) -> None:

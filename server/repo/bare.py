@@ -140,6 +140,10 @@ class BareRepo:
         for segment in self._journal.take_full():
             settle(segment, self._store, self._refs)
 
+    def let_go(self) -> None:
+        """Of the packs, what readers do not need at this moment."""
+        self._store.let_go()
+
     @property
     def growth(self) -> int:
         """What all processes have promoted, as `Upkeep.measure` counts it; only ever grows."""

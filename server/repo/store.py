@@ -16,7 +16,7 @@ import zlib
 from array import array
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterator
-from mmap import ACCESS_READ, mmap
+from mmap import ACCESS_READ, MADV_DONTNEED, mmap
 from pathlib import Path
 
 from dulwich.object_format import SHA1
@@ -85,6 +85,13 @@ class StoredPack:
 
     def hashes(self) -> Iterator[str]:
         return (sha.hex() for sha, _, _ in self._index.iterentries())
+
+    def let_go(self) -> None:
+        for mapped in (self._data, getattr(self._index, "_contents", None)):
+            if isinstance(mapped, mmap):
+                # Closed meanwhile, it holds nothing either.
+                with contextlib.suppress(ValueError):
+                    mapped.madvise(MADV_DONTNEED)
 
     def find(self, sha: str) -> Entry | None:
         try:
@@ -234,6 +241,14 @@ class Store:
             # Not there yet, or emptied and removed by an operator's git.
             path.parent.mkdir(exist_ok=True)
             draft.rename(path)
+
+    def let_go(self) -> None:
+        """Have pages of packs that were read no longer count as this process's memory.
+
+        They stay in the system's, which has them for all processes.
+        """
+        for pack in tuple(self._packs.values()):
+            pack.let_go()
 
     def find_packed(self, sha: str) -> tuple[StoredPack, Entry] | None:
         for pack in tuple(self._packs.values()):
