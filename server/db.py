@@ -10,17 +10,26 @@ import re
 import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib import import_module
 from importlib.resources import as_file, files
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import Connection, create_engine, event, inspect
+from sqlalchemy import Connection, Table, create_engine, event, inspect
 from sqlalchemy.exc import IntegrityError, OperationalError
 
 from server import errors
 from server.turns import NoTurn, Turns
 
-__all__ = ["Connection", "Database", "IntegrityError", "NoTurn", "Watch", "sqlite_url"]
+__all__ = [
+    "Connection",
+    "Database",
+    "IntegrityError",
+    "NoTurn",
+    "Watch",
+    "insert_into",
+    "sqlite_url",
+]
 
 #: How long a write waits for those of this process that came before it, seconds.
 WAIT_SECONDS = 30.0
@@ -29,9 +38,9 @@ WAIT_SECONDS = 30.0
 BUSY_TIMEOUT_MS = 5_000
 #: Pages of the database a connection of the pool keeps in memory; there may be ten of them. Those
 #: it does not have are in the system's memory, some microseconds away.
-CACHE_KIB = 512
+CACHE_KIB = 256
 #: The same of a reader of its own.
-READER_CACHE_KIB = 4 * 1024
+READER_CACHE_KIB = 2 * 1024
 
 _TELL = "nothing was kept; tell the operator, the disk may be full, and try again later"
 
@@ -116,6 +125,12 @@ class Database:
     def close(self) -> None:
         self.engine.dispose()
         self._turns.close()
+
+
+def insert_into(dialect: str, table: Table) -> Any:
+    """An INSERT that knows ON CONFLICT, which each database has in its own words."""
+    # Looked up, so that a hub does not hold the words of those it does not use.
+    return import_module(f"sqlalchemy.dialects.{dialect}").insert(table)
 
 
 @contextmanager

@@ -23,7 +23,7 @@ log = logging.getLogger("agenthub")
 #: Rows read at once; the threads of a process take turns after some milliseconds.
 PAGE = 500
 #: Lists of more bytes than that are sent as they are read, and not kept.
-WHOLE_BYTES = 15 * 2**20
+WHOLE_BYTES = 13 * 2**20
 #: A client that takes nothing of a stream for this long is given up; seconds.
 STALL_SECONDS = 15.0
 #: Threads that may read or wait for large lists, and streams under way.
@@ -43,6 +43,7 @@ class Stream:
         self._chunks = iter(chunks)
         self._source = source
         self._packer: Any = None
+        self._reading: asyncio.Future[bytes | None] | None = None
 
     def pack(self) -> None:
         """Compress what follows."""
@@ -56,15 +57,23 @@ class Stream:
 
     async def send(self, send: Send) -> None:
         try:
-            while (chunk := await run_sync(next, self._chunks, None)) is not None:
+            while (chunk := await self._next()) is not None:
                 async with asyncio.timeout(STALL_SECONDS):
                     await send({"type": "http.response.body", "body": chunk, "more_body": True})
             await send({"type": "http.response.body", "body": b""})
         except TimeoutError:
             log.warning("a client took nothing for %s s and was given up", STALL_SECONDS)
 
-    def close(self) -> None:
-        self._source.close()
+    async def _next(self) -> bytes | None:
+        self._reading = asyncio.ensure_future(run_sync(next, self._chunks, None))
+        # Its thread goes on whoever is cancelled, and what it reads cannot be closed meanwhile.
+        return await asyncio.shield(self._reading)
+
+    async def close(self) -> None:
+        """End the snapshot that it is read in."""
+        if self._reading is not None:
+            await asyncio.wait([self._reading])
+        await run_sync(self._source.close)
 
 
 def version_tag(key: tuple[Any, ...], held: tuple[int, ...]) -> bytes:

@@ -213,7 +213,7 @@ async def _send_stream(stream: Stream, etag: bytes, scope: Scope, send: Send) ->
         else:
             await stream.send(send)
     finally:
-        stream.close()
+        await stream.close()
 
 
 async def _read_body(receive: Receive) -> bytes:

@@ -6,6 +6,7 @@ Who asks for the same meanwhile waits for the one that is being made.
 
 import asyncio
 import re
+from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,6 +20,8 @@ from server.settings import Pages
 SECONDS = 5
 #: Longer ones are passed on as they come.
 ANSWER_BYTES = 8 * 2**20
+#: Answers in the making: more would share one interpreter, and each take its memory.
+_AT_ONCE = 3
 #: What an answer takes beside its body and key.
 _OVERHEAD_BYTES = 1_500
 #: The same for every caller; none of them is a stream, a download, or drawn by lot.
@@ -53,6 +56,7 @@ class WholeAnswers:
         self._app = app
         self._hub = hub
         self._memory: Memory[_Whole] = Memory()
+        self._turns = asyncio.Semaphore(_AT_ONCE)
         self._making: dict[Any, asyncio.Future[_Whole | None]] = {}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -100,22 +104,26 @@ class WholeAnswers:
         """None for an answer that cannot be kept, which is sent by then."""
         making = asyncio.get_running_loop().create_future()
         self._making[place] = making
-        recorder = _Recorder(send)
-        try:
-            # A 304 of the route's own could not be kept.
-            headers = [pair for pair in scope["headers"] if pair[0] != b"if-none-match"]
-            await self._app({**scope, "headers": headers}, receive, recorder.send)
-        finally:
-            del self._making[place]
-            making.set_result(recorder.whole)
+        async with AsyncExitStack() as turn:
+            recorder = _Recorder(send, turn)
+            try:
+                await turn.enter_async_context(self._turns)
+                # A 304 of the route's own could not be kept.
+                headers = [pair for pair in scope["headers"] if pair[0] != b"if-none-match"]
+                await self._app({**scope, "headers": headers}, receive, recorder.send)
+            finally:
+                del self._making[place]
+                making.set_result(recorder.whole)
         return recorder.whole
 
 
 class _Recorder:
-    """Holds an answer back while it may be kept; any other goes on as it comes."""
+    """Holds an answer back while it may be kept; any other goes on as it comes, and gives the turn
+    up: its client may take its time."""
 
-    def __init__(self, send: Send) -> None:
+    def __init__(self, send: Send, turn: AsyncExitStack) -> None:
         self._on = send
+        self._turn = turn
         self._start: Message | None = None
         self._body = bytearray()
         self.whole: _Whole | None = None
@@ -125,10 +133,12 @@ class _Recorder:
             self._start = message
             return
         if self._start is None:
+            await self._turn.aclose()
             await self._on(message)
             return
         self._body += message.get("body", b"")
         if len(self._body) > ANSWER_BYTES:
+            await self._turn.aclose()
             await self._on(self._start)
             self._start = None
             await self._on({**message, "body": bytes(self._body)})

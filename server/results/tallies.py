@@ -8,10 +8,9 @@ from functools import cache
 from typing import Any
 
 from sqlalchemy import Row, and_, bindparam, func, select, text
-from sqlalchemy.dialects import postgresql, sqlite
 
 from server import tables, wire
-from server.db import Connection
+from server.db import Connection, insert_into
 from server.prepared import Prepared
 from server.results import visits
 
@@ -39,8 +38,7 @@ def add(
 
 @cache
 def _adding(dialect: str) -> Prepared:
-    kind: Any = postgresql if dialect == "postgresql" else sqlite
-    adding = kind.insert(T)
+    adding = insert_into(dialect, T)
     added = {name: T.c[name] + adding.excluded[name] for name in ("experiments", "repeats")}
     key = ("track_id", "author", "status")
     return Prepared(adding.on_conflict_do_update(index_elements=key, set_=added), *key, *added)

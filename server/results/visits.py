@@ -8,10 +8,9 @@ from functools import cache
 from typing import Any
 
 from sqlalchemy import Integer, Select, bindparam, func, select, text
-from sqlalchemy.dialects import postgresql, sqlite
 
 from server import tables
-from server.db import Connection
+from server.db import Connection, insert_into
 from server.prepared import Prepared
 
 C, P, S, V = tables.commits, tables.commit_parents, tables.scores, tables.visits
@@ -53,8 +52,7 @@ def _of_commit(dialect: str) -> Prepared:
 
 
 def _adding(dialect: str, counts: Select[Any]) -> Prepared:
-    kind: Any = postgresql if dialect == "postgresql" else sqlite
-    adding = kind.insert(V).from_select(["track_id", "parent", "n"], counts)
+    adding = insert_into(dialect, V).from_select(["track_id", "parent", "n"], counts)
     return Prepared(
         adding.on_conflict_do_update(
             index_elements=["track_id", "parent"], set_={"n": V.c.n + adding.excluded.n}

@@ -12,11 +12,10 @@ from collections.abc import Sequence
 from typing import Any
 
 from sqlalchemy import Row, func, select
-from sqlalchemy.dialects import postgresql, sqlite
 
 from server import tables
 from server.changes import read_changes
-from server.db import Connection, Database
+from server.db import Connection, Database, insert_into
 from server.leader import Leader
 from server.repo import BareRepo
 from server.similar import fts
@@ -160,8 +159,7 @@ def _note_changes(conn: Connection, documents: Sequence[Document]) -> None:
         for change in document.changes
     }
     if rows:
-        dialect = postgresql if conn.dialect.name == "postgresql" else sqlite
-        known = dialect.insert(tables.changes).on_conflict_do_nothing()
+        known = insert_into(conn.dialect.name, tables.changes).on_conflict_do_nothing()
         conn.execute(known, list(rows.values()))
 
 
