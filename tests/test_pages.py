@@ -706,6 +706,33 @@ def test_lines_of_a_hunk_have_the_colours_of_the_whole_file(
     assert '<td class="src"><span class="c">line_9 = 90</span></td>' in page.html
 
 
+def test_strings_that_go_on_are_coloured_to_their_end(
+    hub: Hub, http: TestClient, work_tree: WorkTree
+) -> None:
+    lines = [
+        "a = '''one",  # 1
+        "two 2 # no comment",
+        "three''' + \"\"\"",  # 3
+        'four""" + 5',
+        "b = 6  # it's no '''string",  # 5
+        "c = \"no ''' either\"",
+        "d = 'on \\",  # 7
+        "and 8'",
+        'e = 9 + """',  # 9
+        "to the end",
+    ]
+    hash = push(hub, work_tree, "Strings", strings_py="\n".join(lines))
+    page = Page(http, f"/commits/{hash}/blob/strings.py")
+    shown = re.findall(r'<td class="src">(.*?)</td>', page.html)
+    assert shown[1] == '<span class="s">two 2 # no comment</span>'
+    assert shown[2].endswith('<span class="s">&#34;&#34;&#34;</span>')
+    assert shown[3] == '<span class="s">four&#34;&#34;&#34;</span> + <span class="m">5</span>'
+    assert '<span class="m">6</span>  <span class="c"># it' in shown[4]
+    assert shown[5].startswith('c = <span class="s">')
+    assert shown[7] == '<span class="s">and 8&#39;</span>'
+    assert shown[9] == '<span class="s">to the end</span>'
+
+
 def test_new_gone_and_binary_files_are_told(two: tuple[str, str], http: TestClient) -> None:
     words = Page(http, f"/compare/{two[0]}/{two[1]}").words
     assert "4 files" in words

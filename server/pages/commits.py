@@ -157,18 +157,19 @@ def blob(hash: str, request: Request, hub: TheHub, path: RawPath) -> Response:
         commit=commit,
         trail=_trail(path),
         file=_entry(file),
-        lines=None if lines is None else lines[:FILE_LINES_MAX],
+        rows=None if lines is None else code.number_lines(lines[:FILE_LINES_MAX]),
         count=0 if lines is None else len(lines),
+        more=0 if lines is None else max(len(lines) - FILE_LINES_MAX, 0),
     )
 
 
-def _lines(repo: BareRepo, file: Node) -> list[code.Line] | None:
-    """The coloured lines of a file; None when it is not text."""
+def _lines(repo: BareRepo, file: Node) -> code.Lines | None:
+    """The lines of a file, to be coloured; None when it is not text."""
     content = repo.read_file(file)
     if b"\0" in content:
         return None
     text = content.decode(errors="replace")
-    return list(code.colour(text.removesuffix("\n"), code.language_of(file.path)))
+    return code.colour(text.removesuffix("\n"), code.language_of(file.path))
 
 
 def _entry(node: Node) -> dict[str, Any]:

@@ -4,6 +4,8 @@ import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
+from markupsafe import Markup
+
 from server.pages import code
 
 #: How much of a diff one page shows, and of one file on a page with others; `ah diff` has all.
@@ -28,7 +30,12 @@ class Line:
     text: str
     old: int | None = None
     new: int | None = None
-    pieces: code.Line = ()
+    #: Coloured, if it could be.
+    coloured: Markup | None = None
+
+    @property
+    def html(self) -> Markup:
+        return code.plain(self.text) if self.coloured is None else self.coloured
 
 
 @dataclass(slots=True)
@@ -69,7 +76,7 @@ class Diff:
 def weigh_diff(diff: Diff) -> int:
     """The bytes it takes in memory, about."""
     lines = [line for file in diff.files for line in file.lines]
-    return sum(200 + len(line.text) + code.PIECE_BYTES * len(line.pieces) for line in lines)
+    return sum(300 + len(line.text) + len(line.coloured or "") for line in lines)
 
 
 def parse_diff(raw: bytes, only: str | None = None) -> Diff:
@@ -132,7 +139,6 @@ def _fill(file: FileDiff, lines: Iterable[str], limit: int) -> None:
 def _add(file: FileDiff, line: Line) -> None:
     file.added += line.kind == "add"
     file.removed += line.kind == "del"
-    line.pieces = (("", line.text),)
     file.lines.append(line)
 
 
@@ -187,19 +193,19 @@ def colour_diff(diff: Diff, read_old: Read, read_new: Read) -> None:
         language = code.language_of(file.name)
         if language and file.lines:
             kinds = {line.kind for line in file.lines}
-            old = _colour(read_old, file.name, language) if "del" in kinds else ()
-            new = _colour(read_new, file.name, language) if kinds & {"add", "same"} else ()
+            old = _colour(read_old, file.name, language) if "del" in kinds else None
+            new = _colour(read_new, file.name, language) if kinds & {"add", "same"} else None
             for line in file.lines:
                 _paint(line, *((old, line.old) if line.kind == "del" else (new, line.new)))
 
 
-def _colour(read: Read, name: str, language: str) -> Sequence[code.Line]:
+def _colour(read: Read, name: str, language: str) -> code.Lines | None:
     text = read(name)
-    return () if text is None else code.colour(text, language)
+    return None if text is None else code.colour(text, language)
 
 
-def _paint(line: Line, lines: Sequence[code.Line], number: int | None) -> None:
-    if number is not None and 0 < number <= len(lines):
-        pieces = lines[number - 1]
-        if "".join(text for _, text in pieces) == line.text:
-            line.pieces = pieces
+def _paint(line: Line, lines: code.Lines | None, number: int | None) -> None:
+    if lines is None or number is None or not 0 < number <= len(lines):
+        return
+    if lines.texts[number - 1] == line.text:
+        line.coloured = lines[number - 1]

@@ -15,7 +15,7 @@ from markdown_it.token import Token
 from markupsafe import Markup, escape
 
 from server.kept import kept
-from server.pages.code import colour, mark_up
+from server.pages.code import colour
 from server.pages.refs import Refs
 from server.pages.text import clean
 
@@ -122,7 +122,7 @@ def _code_inline(_: Any, tokens: Tokens, at: int, options: Any, env: Env) -> str
 def _code_block(_: Any, tokens: Tokens, at: int, options: Any, env: Env) -> str:
     language = tokens[at].info.split(maxsplit=1)[0] if tokens[at].info.strip() else ""
     lines = colour(tokens[at].content.rstrip("\n"), language)
-    code = Markup("\n").join(mark_up(line) for line in lines)
+    code = Markup("\n").join(lines)
     return f'<div class="code" tabindex="0" dir="ltr"><pre>{code}</pre></div>\n'
 
 

@@ -16,7 +16,6 @@ from markupsafe import Markup
 from server import errors
 from server.deps import is_unchanged
 from server.pages import text
-from server.pages.code import mark_up
 from server.pages.markdown import show_markdown
 from server.pages.refs import Refs
 from server.sessions import ANYBODY, Viewer
@@ -153,7 +152,6 @@ def _make_environment() -> Environment:
         "when": _when,
         "linked": _linked,
         "markdown": _markdown,
-        "code": mark_up,
         "size": text.tell_size,
         "shorten": _shorten,
         "ticked": _ticked,

@@ -23,6 +23,9 @@ _DATED = timedelta(days=60)
 
 def clean(text: str) -> str:
     """The text without terminal codes, and with every control and bidi character visible."""
+    # Nearly every text: this is asked for each value of a page.
+    if text.isascii() and text.isprintable():
+        return text
     return _ANSI.sub("", text).replace("\r\n", "\n").translate(_VISIBLE)
 
 
