@@ -6,10 +6,10 @@ and gives values as Core would.
 """
 
 from collections import namedtuple
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
-from sqlalchemy import Executable
+from sqlalchemy import BindParameter, Executable, bindparam
 from sqlalchemy.engine import Dialect
 from sqlalchemy.exc import DBAPIError
 
@@ -78,6 +78,43 @@ class Prepared:
         return found
 
 
+class PreparedIn:
+    """A statement with one list of values in it: prepared for each power of two of them.
+
+    `build` writes it with the parameters that stand for the values; the last one stands for those
+    that are too few, so a list has to be a set: in an IN, not in a VALUES.
+    """
+
+    def __init__(self, build: Callable[[Sequence[BindParameter[Any]]], Executable]) -> None:
+        self._build = build
+        self._prepared: dict[int, Prepared] = {}
+
+    def all(self, conn: Connection, listed: Collection[Any], **values: Any) -> list[Row]:
+        """None for an empty list; at most some 16,000 values, as databases have it."""
+        return self._find(listed).all(conn, **_name(listed), **values) if listed else []
+
+    def rows(self, conn: Connection, listed: Collection[Any], **values: Any) -> list[Any]:
+        return self._find(listed).rows(conn, **_name(listed), **values) if listed else []
+
+    def _find(self, listed: Collection[Any]) -> Prepared:
+        size = _round_up(len(listed))
+        found = self._prepared.get(size)
+        if found is None:
+            places: list[BindParameter[Any]] = [bindparam(f"listed_{at}") for at in range(size)]
+            found = self._prepared.setdefault(size, Prepared(self._build(places)))
+        return found
+
+
+def _round_up(count: int) -> int:
+    return 1 << (count - 1).bit_length()
+
+
+def _name(listed: Collection[Any]) -> dict[str, Any]:
+    values = list(listed)
+    values += values[-1:] * (_round_up(len(values)) - len(values))
+    return {f"listed_{at}": value for at, value in enumerate(values)}
+
+
 class _Compiled:
     def __init__(self, statement: Any, columns: Sequence[str] | None, dialect: Dialect) -> None:
         compiled = statement.compile(dialect=dialect, column_keys=columns)
@@ -110,10 +147,15 @@ class _Compiled:
         return tuple(bound)
 
     def read(self, rows: list[Row]) -> list[Row]:
-        for position, read in self._readers:
-            end = position + 1
-            rows = [(*row[:position], read(row[position]), *row[end:]) for row in rows]
-        return rows
+        if not self._readers:
+            return rows
+        read_rows = []
+        for row in rows:
+            values = list(row)
+            for position, read in self._readers:
+                values[position] = read(values[position])
+            read_rows.append(tuple(values))
+        return read_rows
 
 
 def _shape(names: Sequence[str]) -> Callable[[Row], Any]:

@@ -69,7 +69,7 @@ def agent(id: str, request: Request, hub: TheHub) -> Response:
 
 
 def _see_agent(conn: Connection, id: str) -> dict[str, Any]:
-    posts = queries.list_posts(conn, POSTS, agent_id=id)
+    posts = queries.list_posts(conn, id, POSTS)
     return {
         "commits": [wire.Commit(**one) for one in commits.list_commits(conn, id, COMMITS)],
         "posts": posts,

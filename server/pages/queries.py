@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import Row, Select, func, literal_column, select
+from sqlalchemy import Integer, Row, Select, bindparam, func, literal_column, select
 from sqlalchemy.sql import FromClause
 
 from server import errors, results, tables, wire
@@ -13,6 +13,7 @@ from server.db import Connection
 from server.pages.progress import Point, Series, Status
 from server.pages.progress.labels import tidy
 from server.pages.threads import select_posts
+from server.prepared import Prepared, PreparedIn
 
 #: A worker that called within this time is taken to be there.
 SEEN_WITHIN = timedelta(minutes=5)
@@ -103,52 +104,69 @@ def _point(point: wire.ProgressPoint) -> Point:
 
 def list_run_results(conn: Connection, run_id: int) -> Sequence[Row[Any]]:
     """All that was reported for a run, late reports included."""
-    r = tables.results
-    return conn.execute(select(r).where(r.c.run_id == run_id).order_by(r.c.id)).all()
+    return _RUN_RESULTS.rows(conn, run=run_id)
+
+
+_RUN_RESULTS = Prepared(
+    select(tables.results)
+    .where(tables.results.c.run_id == bindparam("run"))
+    .order_by(tables.results.c.id)
+)
 
 
 # Commits ---------------------------------------------------------------------------------------
 
+_C, _P = tables.commits, tables.commit_parents
+_PARENTS = Prepared(
+    select(_C)
+    .join(_P, _P.c.parent == _C.c.seq)
+    .where(_P.c.child == bindparam("seq"))
+    .order_by(_P.c.position)
+)
+_NEWEST_CHILDREN = (
+    select(_P.c.child)
+    .where(_P.c.parent == bindparam("seq"))
+    .distinct()
+    .order_by(_P.c.child.desc())
+    .limit(bindparam("limit", type_=Integer))
+    .subquery()
+)
+_CHILDREN = Prepared(
+    select(_C)
+    .join(_NEWEST_CHILDREN, _NEWEST_CHILDREN.c.child == _C.c.seq)
+    .order_by(_C.c.seq.desc())
+)
+_SUBJECTS = PreparedIn(lambda hashes: select(_C.c.hash, _C.c.message).where(_C.c.hash.in_(hashes)))
+
 
 def list_parents(conn: Connection, seq: int) -> Sequence[Row[Any]]:
-    c, p = tables.commits, tables.commit_parents
-    query = select(c).join(p, p.c.parent == c.c.seq).where(p.c.child == seq)
-    return conn.execute(query.order_by(p.c.position)).all()
+    return _PARENTS.rows(conn, seq=seq)
 
 
 def list_children(conn: Connection, seq: int, limit: int) -> Sequence[Row[Any]]:
     """The newest first."""
-    c, p = tables.commits, tables.commit_parents
-    query = select(c).join(p, p.c.child == c.c.seq).where(p.c.parent == seq).distinct()
-    return conn.execute(query.order_by(c.c.seq.desc()).limit(limit)).all()
+    return _CHILDREN.rows(conn, seq=seq, limit=limit)
 
 
 def find_subjects(conn: Connection, hashes: Collection[str]) -> dict[str, str]:
     """The subject line of each of these commits."""
-    c = tables.commits
-    rows = conn.execute(select(c.c.hash, c.c.message).where(c.c.hash.in_(hashes)))
-    return {row.hash: row.message for row in rows}
+    return dict(_SUBJECTS.all(conn, hashes))
 
 
 # Board and agents ------------------------------------------------------------------------------
 
 
-def list_posts(
-    conn: Connection,
-    limit: int,
-    channel_id: int | None = None,
-    agent_id: str | None = None,
-    before: int | None = None,
-) -> Sequence[Row[Any]]:
-    """The newest first."""
-    p, query = tables.posts, select_posts()
-    if channel_id is not None:
-        query = query.where(p.c.channel_id == channel_id)
-    if agent_id is not None:
-        query = query.where(p.c.agent_id == agent_id)
-    if before is not None:
-        query = query.where(p.c.id < before)
-    return conn.execute(query.order_by(p.c.id.desc()).limit(limit)).all()
+def list_posts(conn: Connection, agent_id: str, limit: int) -> Sequence[Row[Any]]:
+    """An agent's, the newest first."""
+    return _POSTS_OF.rows(conn, agent=agent_id, limit=limit)
+
+
+_POSTS_OF = Prepared(
+    select_posts()
+    .where(tables.posts.c.agent_id == bindparam("agent"))
+    .order_by(tables.posts.c.id.desc())
+    .limit(bindparam("limit", type_=Integer))
+)
 
 
 def list_talk(conn: Connection, limit: int) -> Sequence[Row[Any]]:
@@ -157,8 +175,12 @@ def list_talk(conn: Connection, limit: int) -> Sequence[Row[Any]]:
     return conn.execute(query.order_by(tables.posts.c.id.desc()).limit(limit)).all()
 
 
+_AGENT = Prepared(select(tables.agents).where(tables.agents.c.id == bindparam("id")))
+_MACHINE = Prepared(select(tables.runs.c.worker).where(tables.runs.c.id == bindparam("id")))
+
+
 def get_agent(conn: Connection, id: str) -> Row[Any]:
-    row = conn.execute(select(tables.agents).where(tables.agents.c.id == id)).one_or_none()
+    row: Row[Any] | None = _AGENT.row(conn, id=id)
     if row is None:
         raise errors.NotFound(f"no agent is called {id}")
     return row
@@ -166,8 +188,7 @@ def get_agent(conn: Connection, id: str) -> Row[Any]:
 
 def get_machine(conn: Connection, run_id: int) -> dict[str, Any]:
     """What the worker told of itself when it claimed the run."""
-    r = tables.runs
-    about: dict[str, Any] = conn.execute(select(r.c.worker).where(r.c.id == run_id)).scalar_one()
+    about: dict[str, Any] = _MACHINE.scalar(conn, id=run_id)
     return about
 
 
@@ -209,5 +230,9 @@ def count_throttled(conn: Connection, worker_id: str) -> int:
 
 def list_numbered_posts(conn: Connection, ids: Sequence[int]) -> Sequence[Row[Any]]:
     """The posts with these numbers, the newest first."""
-    query = select_posts().where(tables.posts.c.id.in_(ids))
-    return conn.execute(query.order_by(tables.posts.c.id.desc())).all()
+    return _NUMBERED.rows(conn, ids)
+
+
+_NUMBERED = PreparedIn(
+    lambda ids: select_posts().where(tables.posts.c.id.in_(ids)).order_by(tables.posts.c.id.desc())
+)

@@ -7,14 +7,15 @@ post, `run 12` a run. What is not there stays text.
 import re
 from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass, field
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from markupsafe import Markup, escape
-from sqlalchemy import ColumnElement, and_, or_, select
+from sqlalchemy import Column, bindparam, select
 
 from server import tables
 from server.db import Connection
 from server.pages.text import clean
+from server.prepared import Prepared, PreparedIn
 
 _REF = re.compile(
     r"(?<![\w/@#.-])(?:"
@@ -56,6 +57,21 @@ class Refs:
         return Markup("").join([*parts, escape(text[end:])])
 
 
+_COMMIT = Prepared(
+    select(tables.commits.c.hash)
+    .where(tables.commits.c.hash >= bindparam("start"), tables.commits.c.hash < bindparam("end"))
+    .limit(2)
+)
+
+
+def _known(column: Column[Any]) -> PreparedIn:
+    return PreparedIn(lambda values: select(column).where(column.in_(values)))
+
+
+_AGENTS, _CHANNELS = _known(tables.agents.c.id), _known(tables.channels.c.name)
+_POSTS, _RUNS = _known(tables.posts.c.id), _known(tables.runs.c.id)
+
+
 def find_refs(conn: Connection, texts: Iterable[str]) -> Refs:
     """Look up all that these texts refer to."""
     named: dict[str, set[str]] = {kind: set() for kind in _LINKS}
@@ -65,27 +81,25 @@ def find_refs(conn: Connection, texts: Iterable[str]) -> Refs:
                 named[found.lastgroup].add(found[found.lastgroup])
     names = {_trim(name) for name in named["agent"]} | named["agent"]
     numbers = {int(n) for n in named["channel"] if n.isdigit() and int(n) < _NUMBER_MAX}
-    a, c, p, r = (t.c for t in (tables.agents, tables.channels, tables.posts, tables.runs))
     runs = {int(run[4:]) for run in named["run"]}
+
+    def known(which: PreparedIn, values: Collection[T]) -> frozenset[T]:
+        return frozenset(row[0] for row in which.all(conn, _some(values)))
+
     return Refs(
         find_commits(conn, named["hash"]),
-        frozenset(conn.scalars(select(a.id).where(a.id.in_(_some(names))))),
-        frozenset(conn.scalars(select(c.name).where(c.name.in_(_some(named["channel"]))))),
-        frozenset(conn.scalars(select(p.id).where(p.id.in_(_some(numbers))))),
-        frozenset(conn.scalars(select(r.id).where(r.id.in_(_some(runs))))),
+        known(_AGENTS, names),
+        known(_CHANNELS, named["channel"]),
+        known(_POSTS, numbers),
+        known(_RUNS, runs),
     )
 
 
 def find_commits(conn: Connection, prefixes: Collection[str]) -> dict[str, str]:
     """Those of the starts of hashes that mean exactly one commit."""
-    hash = tables.commits.c.hash
-    asked = _some(prefixes)
-    if not asked:
-        return {}
-    ranges: list[ColumnElement[bool]] = [and_(hash >= p, hash < p + "g") for p in asked]
-    known = list(conn.scalars(select(hash).where(or_(*ranges))))
-    fitting = {p: [one for one in known if one.startswith(p)] for p in asked}
-    return {prefix: found[0] for prefix, found in fitting.items() if len(found) == 1}
+    # "g" sorts behind every hexadecimal digit.
+    found = {p: _COMMIT.all(conn, start=p, end=p + "g") for p in _some(prefixes)}
+    return {prefix: rows[0][0] for prefix, rows in found.items() if len(rows) == 1}
 
 
 def _some(values: Collection[T]) -> list[T]:

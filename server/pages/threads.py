@@ -6,10 +6,11 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Row, Select, func, select
+from sqlalchemy import Integer, Row, Select, bindparam, func, select
 
 from server import errors, tables
 from server.db import Connection
+from server.prepared import Prepared
 
 #: Replies deeper than this stand beside what they answer, and name it.
 DEPTH_MAX = 5
@@ -127,26 +128,37 @@ class ThreadPage:
 
 def get_thread(conn: Connection, id: int, after: int | None) -> ThreadPage:
     """The thread of a post: the page behind the cursor, or the one that holds the post."""
-    p = tables.posts
-    post = conn.execute(select_posts().where(p.c.id == id)).one_or_none()
+    post: Row[Any] | None = _POST.row(conn, id=id)
     if post is None:
         raise errors.NotFound(f"there is no post {id}")
     root = post.thread_id or post.id
-    inside = p.c.thread_id == root
-    number = select(func.count()).where(inside, p.c.id <= (id if after is None else after))
-    at = conn.execute(number).scalar_one()
+    at = _COUNT.scalar(conn, root=root, upto=id if after is None else after)
     # Pages are counted from the first reply, so a post is always found on the same one.
     skip = (max(at - 1, 0) // POSTS_MAX) * POSTS_MAX if after is None else at
-    count = conn.execute(select(func.count()).where(inside)).scalar_one()
-    page = select_posts().where(inside).order_by(p.c.id).offset(skip).limit(POSTS_MAX)
-    rows = conn.execute(page).all()
-    first = conn.execute(select_posts().where(p.c.id == root)).one()
+    count = _COUNT.scalar(conn, root=root, upto=_ALL)
+    rows = _REPLIES.rows(conn, root=root, skip=skip, limit=POSTS_MAX)
+    first = post if post.id == root else _POST.row(conn, id=root)
     thread = Thread(arrange([first, *rows]), count, rows[-1].id if rows else root)
-    before = select(p.c.id).where(inside).order_by(p.c.id)
     start = max(skip - POSTS_MAX, 0)
-    earlier = conn.execute(before.offset(start - 1).limit(1)).scalar() if start else 0
+    earlier = _NUMBER.scalar(conn, root=root, skip=start - 1) if start else 0
     later = thread.last_id if skip + len(rows) < count else None
     return ThreadPage(post, thread, earlier if skip else None, later)
+
+
+_ALL = 2**62
+_T = tables.posts.c
+_INSIDE = _T.thread_id == bindparam("root")
+_SKIP = bindparam("skip", type_=Integer)
+_POST = Prepared(select_posts().where(_T.id == bindparam("id")))
+_COUNT = Prepared(select(func.count()).where(_INSIDE, _T.id <= bindparam("upto")))
+_REPLIES = Prepared(
+    select_posts()
+    .where(_INSIDE)
+    .order_by(_T.id)
+    .offset(_SKIP)
+    .limit(bindparam("limit", type_=Integer))
+)
+_NUMBER = Prepared(select(_T.id).where(_INSIDE).order_by(_T.id).offset(_SKIP).limit(1))
 
 
 def arrange(posts: Sequence[Row[Any]]) -> Node:

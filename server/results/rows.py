@@ -6,6 +6,7 @@ from typing import Any
 
 from sqlalchemy import (
     ColumnElement,
+    Integer,
     Row,
     ScalarSelect,
     Select,
@@ -18,7 +19,7 @@ from sqlalchemy import (
 
 from server import errors, noise, tables, wire
 from server.db import Connection
-from server.prepared import Prepared
+from server.prepared import Prepared, PreparedIn
 from server.results.tracks import name_track, track_name
 
 _R = tables.results.c
@@ -48,7 +49,7 @@ def get_result(conn: Connection, id: int) -> wire.Result:
 
 
 def get_row(conn: Connection, id: int) -> Row[Any]:
-    row: Row[Any] | None = _shown().row(conn, id=id)
+    row: Row[Any] | None = _one().row(conn, id=id)
     if row is None:
         raise errors.NotFound("result not found", "GET /api/results lists them (`ah results`)")
     return row
@@ -73,33 +74,59 @@ def list_results(
 
     `agent` is who pushed the commit, or reported a result of one that is not here.
     """
-    filters = (
-        (commit_seq, _R.commit_seq == commit_seq),
-        (track_id, _R.track_id == track_id),
-        (before, _R.id < (before or 0)),
-        (status, _R.status == status),
-        (agent, _R.author == agent),
-        (is_quarantined, _WAITING if is_quarantined else ~_WAITING),
-    )
-    wanted = [condition for value, condition in filters if value is not None]
-    query = _select_results().where(_R.late == 0, *wanted)
-    return [_to_wire(row) for row in conn.execute(query.order_by(_R.id.desc()).limit(limit))]
+    filters = {
+        "commit_seq": commit_seq,
+        "track_id": track_id,
+        "before": before,
+        "status": status,
+        "agent": agent,
+    }
+    given = {name: value for name, value in filters.items() if value is not None}
+    listing = _listing(frozenset(given), is_quarantined)
+    return [_to_wire(row) for row in listing.rows(conn, **given, limit=limit)]
+
+
+@cache
+def _listing(names: frozenset[str], is_quarantined: bool | None) -> Prepared:
+    filters = {
+        "commit_seq": _R.commit_seq == bindparam("commit_seq"),
+        "track_id": _R.track_id == bindparam("track_id"),
+        "before": _R.id < bindparam("before"),
+        "status": _R.status == bindparam("status"),
+        "agent": _R.author == bindparam("agent"),
+    }
+    wanted = [filters[name] for name in sorted(names)]
+    if is_quarantined is not None:
+        wanted.append(_WAITING if is_quarantined else ~_WAITING)
+    query = _select_results().where(_R.late == 0, *wanted).order_by(_R.id.desc())
+    return Prepared(query.limit(bindparam("limit", type_=Integer)))
+
+
+@cache
+def _one() -> Prepared:
+    return Prepared(_select_results().where(_R.id == bindparam("id")))
 
 
 def best_scores(conn: Connection, commit_seqs: Sequence[int]) -> dict[int, wire.Score]:
     """What each commit's code is worth in the track that scored it last; measured ones first."""
-    c, s, t = tables.commits, tables.scores, tables.tracks
-    rows = conn.execute(
-        select(c.c.seq, *SCORE_COLUMNS)
-        .join(s, s.c.code == c.c.code)
-        .join(t, t.c.id == s.c.track_id)
-        .where(c.c.seq.in_(commit_seqs), s.c.val_bpb.is_not(None))
-    )
     best: dict[int, Sequence[Any]] = {}
-    for seq, *score in rows:
+    for seq, *score in _SCORES_OF.all(conn, commit_seqs):
         if seq not in best or is_better_known(score, best[seq]):
             best[seq] = score
     return {seq: wire.Score.model_validate(score_fields(score)) for seq, score in best.items()}
+
+
+def _select_scores(seqs: Sequence[Any]) -> Select[Any]:
+    c, s, t = tables.commits, tables.scores, tables.tracks
+    return (
+        select(c.c.seq, *SCORE_COLUMNS)
+        .join(s, s.c.code == c.c.code)
+        .join(t, t.c.id == s.c.track_id)
+        .where(c.c.seq.in_(seqs), s.c.val_bpb.is_not(None))
+    )
+
+
+_SCORES_OF = PreparedIn(_select_scores)
 
 
 def is_better_known(score: Sequence[Any], other: Sequence[Any]) -> bool:
@@ -149,11 +176,6 @@ def source_of(state: str) -> wire.Source:
 
 def is_quarantined(row: Row[Any]) -> bool:
     return row.quarantine is not None and row.released_at is None
-
-
-@cache
-def _shown() -> Prepared:
-    return Prepared(_select_results().where(_R.id == bindparam("id")))
 
 
 def _select_results() -> Select[Any]:

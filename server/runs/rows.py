@@ -3,7 +3,7 @@
 from functools import cache
 from typing import Any
 
-from sqlalchemy import Row, Select, and_, bindparam, select
+from sqlalchemy import Integer, Row, Select, and_, bindparam, select
 
 from server import errors, results, tables, wire
 from server.db import Connection
@@ -32,17 +32,28 @@ def list_runs(
     before: int | None = None,
 ) -> list[wire.Run]:
     """Newest first."""
+    filters = {
+        "commit_seq": commit_seq,
+        "worker": worker or None,
+        "state": state or None,
+        "before": before,
+    }
+    given = {name: value for name, value in filters.items() if value is not None}
+    listing = _listing(frozenset(given))
+    return [_to_wire(row) for row in listing.rows(conn, **given, limit=limit)]
+
+
+@cache
+def _listing(names: frozenset[str]) -> Prepared:
     r = tables.runs
-    query = _select_runs()
-    if commit_seq is not None:
-        query = query.where(r.c.commit_seq == commit_seq)
-    if worker:
-        query = query.where(r.c.worker_id == worker)
-    if state:
-        query = query.where(r.c.state == state)
-    if before is not None:
-        query = query.where(r.c.id < before)
-    return [_to_wire(row) for row in conn.execute(query.order_by(r.c.id.desc()).limit(limit))]
+    filters = {
+        "commit_seq": r.c.commit_seq == bindparam("commit_seq"),
+        "worker": r.c.worker_id == bindparam("worker"),
+        "state": r.c.state == bindparam("state"),
+        "before": r.c.id < bindparam("before"),
+    }
+    query = _select_runs().where(*(filters[name] for name in sorted(names)))
+    return Prepared(query.order_by(r.c.id.desc()).limit(bindparam("limit", type_=Integer)))
 
 
 def get_row(conn: Connection, run_id: int) -> Row[Any]:
