@@ -5,18 +5,20 @@ that keeps its columns only ever appends. Scores change, so they come apart: one
 and track, again whenever the commit got a result.
 """
 
-import json
-from dataclasses import dataclass, field, fields
-from datetime import datetime
+from dataclasses import dataclass, field
 from typing import Any
 
-from sqlalchemy import Select, and_, case, func, or_, select
+import orjson
+from sqlalchemy import Integer, Select, bindparam, case, func, or_, select, union
 
 from server import results, tables, wire
 from server.db import Connection
+from server.prepared import Prepared
 
 #: Commits in one answer: some 0.1 s of work, so that nobody waits for somebody's whole DAG.
 COMMITS_MAX = 5_000
+#: Results since the last look that one answer tells of, each with all commits of its code.
+RESULTS_MAX = 1_000
 #: Digits of the hashes: unique in practice, and whole in meaning, as any unique prefix is.
 HASH_DIGITS = 12
 #: Commits found by a search.
@@ -68,25 +70,27 @@ class Dag:
     running: list[int]
 
     def to_json(self) -> bytes:
-        return json.dumps(self, default=_fields, separators=(",", ":")).encode()
+        return orjson.dumps(self)
 
 
 def read(conn: Connection, since: int, result: int, limit: int = COMMITS_MAX) -> Dag:
     """Commits after the seq `since`; their scores, and those of any commit with a newer result
-    than the id `result`.
+    than the id `result`; of many such results the oldest.
     """
     columns, agents, has_more = _read_commits(conn, since, limit)
     last = columns.seq[-1] if columns.seq else since
-    event, newest = tables.events.c.id, tables.results.c.id
+    newest = _NEWEST_RESULT.scalar(conn)
+    # Nobody who has no commits yet has their scores.
+    upto = min(newest, result + min(limit, RESULTS_MAX)) if since else newest
     return Dag(
         seq=last,
-        result=conn.execute(select(func.coalesce(func.max(newest), 0))).scalar_one(),
-        has_more=has_more,
-        event=conn.execute(select(func.coalesce(func.max(event), 0))).scalar_one(),
+        result=upto,
+        has_more=has_more or upto < newest,
+        event=_NEWEST_EVENT.scalar(conn),
         agents=agents,
         tracks=[_name_track(track) for track in results.list_tracks(conn)],
         commits=columns,
-        scores=_read_scores(conn, since, last, result),
+        scores=_read_scores(conn, since, last, (result, upto)),
         running=_list_running(conn),
     )
 
@@ -108,20 +112,32 @@ def find(conn: Connection, words: str) -> list[int]:
 
 # Columns ---------------------------------------------------------------------------------------
 
+_C, _P, _R, _S = tables.commits, tables.commit_parents, tables.results, tables.scores
+_SINCE, _LAST = (bindparam(name, type_=Integer) for name in ("since", "last"))
+_NEWEST_RESULT = Prepared(select(func.coalesce(func.max(_R.c.id), 0)))
+_NEWEST_EVENT = Prepared(select(func.coalesce(func.max(tables.events.c.id), 0)))
+_COMMITS = Prepared(
+    select(
+        *(_C.c.seq, _C.c.hash, _C.c.generation, _C.c.agent_id, _C.c.created_at, _C.c.child_count)
+    )
+    .where(_C.c.seq > _SINCE)
+    .order_by(_C.c.seq)
+    .limit(bindparam("limit", type_=Integer))
+)
+_PARENTS = Prepared(
+    select(_P.c.child, _P.c.parent)
+    .where(_P.c.child > _SINCE, _P.c.child <= _LAST)
+    .order_by(_P.c.child, _P.c.position)
+)
+
 
 def _read_commits(
     conn: Connection, since: int, limit: int
 ) -> tuple[CommitColumns, list[str], bool]:
-    c = tables.commits
-    rows = conn.execute(
-        select(c.c.seq, c.c.hash, c.c.generation, c.c.agent_id, c.c.created_at, c.c.child_count)
-        .where(c.c.seq > since)
-        .order_by(c.c.seq)
-        .limit(limit + 1)
-    ).all()
+    rows = _COMMITS.all(conn, since=since, limit=limit + 1)
     page = rows[:limit]
     agents: dict[str, int] = {}
-    parents = _read_parents(conn, since, page[-1].seq) if page else {}
+    parents = _read_parents(conn, since, page[-1][0]) if page else {}
     columns = CommitColumns()
     for seq, hash, generation, agent, created_at, children in page:
         columns.seq.append(seq)
@@ -129,49 +145,52 @@ def _read_commits(
         columns.parents.append(parents.get(seq, []))
         columns.generation.append(generation)
         columns.agent.append(agents.setdefault(agent, len(agents)) if agent else -1)
-        columns.time.append(_epoch(created_at))
+        columns.time.append(int(created_at.timestamp()))
         columns.children.append(children)
     return columns, list(agents), len(rows) > limit
 
 
 def _read_parents(conn: Connection, since: int, last: int) -> dict[int, list[int]]:
-    p = tables.commit_parents
-    query = select(p.c.child, p.c.parent).where(p.c.child > since, p.c.child <= last)
     found: dict[int, list[int]] = {}
-    for child, parent in conn.execute(query.order_by(p.c.child, p.c.position)):
+    for child, parent in _PARENTS.all(conn, since=since, last=last):
         found.setdefault(child, []).append(parent)
     return found
 
 
-def _read_scores(conn: Connection, since: int, last: int, result: int) -> ScoreColumns:
+def _read_scores(conn: Connection, since: int, last: int, told: tuple[int, int]) -> ScoreColumns:
+    """Of the commits that are new; of older ones that have new results, or are records by now."""
+    rows = _OF_NEW.all(conn, since=since, last=last)
+    if since:
+        rows = [*_OF_OLD.all(conn, since=since, result=told[0], upto=told[1]), *rows]
     columns = ScoreColumns()
-    for row in conn.execute(_select_scores(since, last, result)):
-        columns.commit.append(row.seq)
-        columns.track.append(row.track_id)
-        columns.val_bpb.append(None if row.val_bpb is None else round(row.val_bpb, 6))
-        columns.state.append(results.source_of(row.state))
-        columns.outcome.append(_BEST[row.status])
+    for seq, track, val_bpb, state, status in rows:
+        columns.commit.append(seq)
+        columns.track.append(track)
+        columns.val_bpb.append(None if val_bpb is None else round(val_bpb, 6))
+        columns.state.append(results.source_of(state))
+        columns.outcome.append(_BEST[status])
     return columns
 
 
-def _select_scores(since: int, last: int, result: int) -> Select[Any]:
-    """Scores of the commits that are new, have new results, or are records by now."""
-    c, r, s = tables.commits, tables.results, tables.scores
-    touched = select(r.c.code).where(r.c.id > result)
-    confirmed = select(tables.records.c.code).where(tables.records.c.z.is_not(None))
-    wanted = and_(c.c.seq > since, c.c.seq <= last)
-    if since:
-        old = and_(c.c.seq <= since, or_(c.c.code.in_(touched), c.c.code.in_(confirmed)))
-        wanted = or_(wanted, old)
-    place = case({status: at for at, status in enumerate(_BEST)}, value=r.c.status)
-    of_score = (r.c.code == s.c.code, r.c.track_id == s.c.track_id, results.COUNTED)
+def _select_scores() -> Select[Any]:
+    place = case({status: at for at, status in enumerate(_BEST)}, value=_R.c.status)
+    of_score = (_R.c.code == _S.c.code, _R.c.track_id == _S.c.track_id, results.COUNTED)
     status = select(func.min(place)).where(*of_score).scalar_subquery()
-    return (
-        select(c.c.seq, s.c.track_id, s.c.val_bpb, s.c.state, status.label("status"))
-        .join(s, s.c.code == c.c.code)
-        .where(wanted)
-        .order_by(c.c.seq, s.c.track_id)
-    )
+    query = select(_C.c.seq, _S.c.track_id, _S.c.val_bpb, _S.c.state, status.label("status"))
+    return query.join(_S, _S.c.code == _C.c.code).order_by(_C.c.seq, _S.c.track_id)
+
+
+def _select_old_scores() -> Select[Any]:
+    result, upto = (bindparam(name, type_=Integer) for name in ("result", "upto"))
+    touched = select(_R.c.code).where(_R.c.id > result, _R.c.id <= upto)
+    confirmed = select(tables.records.c.code).where(tables.records.c.z.is_not(None))
+    # The other way round all commits up to `since` would be looked through.
+    codes = union(touched, confirmed).subquery("codes")
+    return _select_scores().join(codes, codes.c.code == _C.c.code).where(_C.c.seq <= _SINCE)
+
+
+_OF_NEW = Prepared(_select_scores().where(_C.c.seq > _SINCE, _C.c.seq <= _LAST))
+_OF_OLD = Prepared(_select_old_scores())
 
 
 def _list_running(conn: Connection) -> list[int]:
@@ -182,12 +201,3 @@ def _list_running(conn: Connection) -> list[int]:
 
 def _name_track(track: wire.Track) -> dict[str, Any]:
     return {"id": track.id, "name": track.name, "label": track.label, "results": track.results}
-
-
-def _fields(columns: Any) -> dict[str, Any]:
-    """Not `asdict`, which copies every list."""
-    return {each.name: getattr(columns, each.name) for each in fields(columns)}
-
-
-def _epoch(moment: datetime) -> int:
-    return int(moment.timestamp())

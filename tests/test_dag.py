@@ -128,6 +128,22 @@ def test_pieces_make_the_same_dag_as_the_whole(hub: Hub, merged: list[str]) -> N
     assert hashes == whole["commits"]["hash"]
 
 
+def test_many_new_results_come_in_parts(hub: Hub, merged: list[str]) -> None:
+    seen = look(hub)
+    for score in (1.0, 0.9, 0.8):
+        train(hub, score)
+    whole = look(hub)
+    told, since, result, more = [], seen["seq"], seen["result"], True
+    while more:
+        part = look(hub, since=since, result=result, limit=1)
+        told.append(part["result"])
+        assert set(part["scores"]["val_bpb"]) <= set(whole["scores"]["val_bpb"])
+        assert part["scores"]["commit"]
+        since, result, more = part["seq"], part["result"], part["has_more"]
+    assert told == [seen["result"] + number for number in (1, 2, 3)]
+    assert told[-1] == whole["result"]
+
+
 def test_it_is_compressed_for_who_takes_it(hub: Hub, merged: list[str]) -> None:
     http = hub.http()
     plain = http.get("/api/git/dag", headers={"Accept-Encoding": "identity"})
