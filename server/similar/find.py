@@ -9,10 +9,11 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Row, select
+from sqlalchemy import Integer, Row, bindparam, select
 
 from server import commits, errors, results, runs, tables, wire
 from server.db import Connection
+from server.prepared import Prepared, PreparedIn
 from server.similar import fts
 from server.similar.fts import Document
 from server.similar.index import Index
@@ -56,7 +57,7 @@ def find(conn: Connection, index: Index, asked: wire.SimilarQuery) -> list[wire.
     """
     question = _read_question(conn, index, asked)
     same = _find_same_tree(conn, question, asked.limit)
-    near = _find_near(conn, question, asked.limit - len(same))
+    near = _find_near(conn, index.counts, question, asked.limit - len(same))
     return _to_wire(conn, same + near)
 
 
@@ -79,18 +80,30 @@ def _read_question(conn: Connection, index: Index, asked: wire.SimilarQuery) -> 
 
 def _find_same_tree(conn: Connection, question: _Question, limit: int) -> list[_Hit]:
     """The commit that is asked about, then the oldest."""
-    c = tables.commits
-    query = select(c.c.seq).where(c.c.tree == question.tree)
-    seqs = conn.scalars(query.order_by(c.c.seq != (question.seq or 0), c.c.seq).limit(limit))
+    seqs = [row[0] for row in _SAME_TREE.all(conn, tree=question.tree, limit=limit)]
+    if question.seq is not None:
+        seqs = list(dict.fromkeys([question.seq, *seqs]))[:limit]
     return [_Hit(1.0, seq, same_tree=True) for seq in seqs]
 
 
-def _find_near(conn: Connection, question: _Question, limit: int) -> list[_Hit]:
+_C = tables.commits
+_SAME_TREE = Prepared(
+    select(_C.c.seq)
+    .where(_C.c.tree == bindparam("tree"))
+    .order_by(_C.c.seq)
+    .limit(bindparam("limit", type_=Integer))
+)
+_TREES = PreparedIn(lambda seqs: select(_C.c.seq, _C.c.tree).where(_C.c.seq.in_(seqs)))
+_ROWS = PreparedIn(lambda seqs: select(_C).where(_C.c.seq.in_(seqs)))
+
+
+def _find_near(conn: Connection, known: fts.Counts, question: _Question, limit: int) -> list[_Hit]:
     if limit <= 0:
         return []
     terms = sorted(question.terms, key=is_telling, reverse=True)[:_TERMS_MAX]
-    counts = fts.count_documents(conn, terms)
-    weights = _weigh(terms, counts, fts.read_watermark(conn, fts.COMMITS))
+    upto = fts.read_watermark(conn, fts.COMMITS)
+    counts = known.of(conn, terms, upto)
+    weights = _weigh(terms, counts, upto)
     wanted = max(_CANDIDATES_MIN, _CANDIDATES_PER_ANSWER * limit)
     candidates = fts.rank(conn, _choose(weights, counts), wanted)
     differing = _without_tree(conn, candidates, question.tree)
@@ -126,9 +139,7 @@ def _choose(weights: dict[str, float], counts: dict[str, int]) -> list[str]:
 
 def _without_tree(conn: Connection, seqs: Collection[int], tree: str | None) -> list[int]:
     """Those that exist and do not have this tree."""
-    c = tables.commits
-    query = select(c.c.seq).where(c.c.seq.in_(seqs))
-    return list(conn.scalars(query.where(c.c.tree != tree) if tree else query))
+    return [seq for seq, its_tree in _TREES.all(conn, seqs) if its_tree != tree]
 
 
 def _compare(document: Document, question: _Question, weights: dict[str, float]) -> _Hit:
@@ -153,9 +164,8 @@ def _compare(document: Document, question: _Question, weights: dict[str, float])
 
 
 def _to_wire(conn: Connection, hits: Sequence[_Hit]) -> list[wire.Similar]:
-    c = tables.commits
     seqs = [hit.seq for hit in hits]
-    rows = {row.seq: row for row in conn.execute(select(c).where(c.c.seq.in_(seqs)))}
+    rows = {row.seq: row for row in _ROWS.rows(conn, seqs)}
     scores = results.best_scores(conn, seqs)
     return [_answer(conn, hit, rows[hit.seq], scores.get(hit.seq)) for hit in hits]
 

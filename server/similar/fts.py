@@ -8,11 +8,24 @@ and of several hubs that read the same the first one counts.
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 
-from sqlalchemy import bindparam, column, delete, func, insert, or_, select, table, text, update
+from sqlalchemy import (
+    Integer,
+    bindparam,
+    column,
+    delete,
+    func,
+    insert,
+    or_,
+    select,
+    table,
+    text,
+    update,
+)
 
 from server import tables
 from server.changes import Change
 from server.db import Connection
+from server.prepared import Prepared, PreparedIn
 from server.similar.terms import read_words
 
 COMMITS, RESULTS = "similar.commits", "similar.results"
@@ -22,11 +35,14 @@ _DESCRIPTION_CHARS = 8 * 1024
 _RESULTS_AT_ONCE = 50
 #: Hits that are ranked, the newest.
 HITS_MAX = 5000
+#: Documents of one term that are counted; what more there are is estimated.
+COUNTED_MAX = 1000
+#: Estimates are kept for so many terms, and until there are so many more documents, as a part.
+_KNOWN_MAX, _GROWTH = 10_000, 0.01
 
 _FTS = table(
     "experiments_fts", column("rowid"), column("message"), column("diff"), column("results")
 )
-_VOCABULARY = table("experiments_fts_vocabulary", column("term"), column("doc"))
 _MATCH = text("experiments_fts MATCH :match")
 _RANK = text("bm25(experiments_fts) AS rank")
 
@@ -52,9 +68,13 @@ class Document:
 
 
 def read_watermark(conn: Connection, name: str) -> int:
-    t = tables.watermarks
-    upto: int = conn.execute(select(t.c.upto).where(t.c.name == name)).scalar_one()
+    upto: int = _WATERMARK.scalar(conn, name=name)
     return upto
+
+
+_WATERMARK = Prepared(
+    select(tables.watermarks.c.upto).where(tables.watermarks.c.name == bindparam("name"))
+)
 
 
 def append(conn: Connection, documents: Sequence[Document]) -> None:
@@ -104,8 +124,11 @@ def append_results(conn: Connection) -> int:
 
 
 def has_new_results(conn: Connection) -> bool:
-    newest = conn.execute(select(func.max(tables.results.c.id))).scalar_one()
+    newest = _NEWEST_RESULT.scalar(conn)
     return (newest or 0) > read_watermark(conn, RESULTS)
+
+
+_NEWEST_RESULT = Prepared(select(func.max(tables.results.c.id)))
 
 
 def forget(conn: Connection, seqs: Collection[int]) -> None:
@@ -143,33 +166,65 @@ def _read_descriptions(conn: Connection, seqs: Sequence[int]) -> dict[int, str]:
 # Out -------------------------------------------------------------------------------------------
 
 
-def count_documents(conn: Connection, terms: Collection[str]) -> dict[str, int]:
-    """How many documents have each of the terms; terms that none has are left out."""
-    v = _VOCABULARY
-    rows = conn.execute(select(v.c.term, v.c.doc).where(v.c.term.in_(terms)))
-    return {row.term: row.doc for row in rows}
+class Counts:
+    """How many documents have a term; of common ones it is estimated, and remembered for a while.
+
+    A term that all of a million documents have takes some 10 ms to be counted, and any question
+    may have a hundred of those.
+    """
+
+    def __init__(self) -> None:
+        #: Each with the watermark at which it was estimated.
+        self._known: dict[str, tuple[int, int]] = {}
+
+    def of(self, conn: Connection, terms: Iterable[str], upto: int) -> dict[str, int]:
+        """Terms that none of the documents up to the watermark has are left out."""
+        counts = {term: self._count(conn, term, upto) for term in terms}
+        return {term: count for term, count in counts.items() if count}
+
+    def _count(self, conn: Connection, term: str, upto: int) -> int:
+        known, seen = self._known.get(term, (0, 0))
+        if 0 <= upto - seen <= seen * _GROWTH:
+            return known
+        counted, oldest = _COUNT.all(conn, match=_quote([term]), limit=COUNTED_MAX)[0]
+        if counted < COUNTED_MAX:
+            return int(counted)
+        # As often among the older ones as among the newest.
+        count: int = round(counted * upto / max(upto - oldest + 1, counted))
+        if len(self._known) >= _KNOWN_MAX:
+            self._known.clear()
+        self._known[term] = count, upto
+        return count
 
 
-def rank(conn: Connection, terms: Iterable[str], limit: int) -> list[int]:
+def rank(conn: Connection, terms: Sequence[str], limit: int) -> list[int]:
     """Documents that have any of the terms, the best first by BM25."""
-    # Terms hold no quotes; in them, nothing is an operator.
-    match = " OR ".join(f'"{term}"' for term in terms)
-    if not match:
+    if not terms:
         return []
-    hits = (
-        select(_FTS.c.rowid, _RANK)
-        .where(_MATCH)
-        .order_by(_FTS.c.rowid.desc())
-        .limit(HITS_MAX)
-        .subquery()
-    )
-    query = select(hits.c.rowid).order_by(text("rank"), hits.c.rowid.desc()).limit(limit)
-    return list(conn.scalars(query, {"match": match}))
+    return [row[0] for row in _RANKED.all(conn, match=_quote(terms), limit=limit)]
 
 
 def read(conn: Connection, seqs: Collection[int]) -> dict[int, Document]:
-    rows = conn.execute(select(_FTS).where(_FTS.c.rowid.in_(seqs)))
     return {
-        row.rowid: Document(row.rowid, row.message.split(), row.diff.split(), row.results.split())
-        for row in rows
+        seq: Document(seq, message.split(), diff.split(), results.split())
+        for seq, message, diff, results in _DOCUMENTS.all(conn, seqs)
     }
+
+
+def _quote(terms: Iterable[str]) -> str:
+    # Terms hold no quotes; in them, nothing is an operator.
+    return " OR ".join(f'"{term}"' for term in terms)
+
+
+_LIMIT = bindparam("limit", type_=Integer)
+_NEWEST = select(_FTS.c.rowid).where(_MATCH).order_by(_FTS.c.rowid.desc()).limit(_LIMIT).subquery()
+_COUNT = Prepared(select(func.count(), func.min(_NEWEST.c.rowid)))
+_HITS = (
+    select(_FTS.c.rowid, _RANK)
+    .where(_MATCH)
+    .order_by(_FTS.c.rowid.desc())
+    .limit(HITS_MAX)
+    .subquery()
+)
+_RANKED = Prepared(select(_HITS.c.rowid).order_by(text("rank"), _HITS.c.rowid.desc()).limit(_LIMIT))
+_DOCUMENTS = PreparedIn(lambda seqs: select(_FTS).where(_FTS.c.rowid.in_(seqs)))

@@ -11,12 +11,13 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
-from sqlalchemy import Row, func, select
+from sqlalchemy import Row, bindparam, func, select
 
 from server import tables
 from server.changes import read_changes
 from server.db import Connection, Database, insert_into
 from server.leader import Leader
+from server.prepared import Prepared
 from server.repo import BareRepo
 from server.similar import fts
 from server.similar.fts import COMMITS, Document
@@ -48,6 +49,7 @@ class Index:
         self._turn = threading.Lock()
         self._stopping = threading.Event()
         self._thread: threading.Thread | None = None
+        self.counts = fts.Counts()
 
     def start(self) -> None:
         self._thread = threading.Thread(target=self._watch, daemon=True)
@@ -164,12 +166,13 @@ def _note_changes(conn: Connection, documents: Sequence[Document]) -> None:
 
 
 def count_unread(conn: Connection) -> int:
-    c = tables.commits
-    upto = fts.read_watermark(conn, COMMITS)
-    count: int = conn.execute(
-        select(func.count()).select_from(c).where(c.c.seq > upto)
-    ).scalar_one()
+    count: int = _UNREAD.scalar(conn, upto=fts.read_watermark(conn, COMMITS))
     return count
+
+
+_UNREAD = Prepared(
+    select(func.count()).select_from(tables.commits).where(tables.commits.c.seq > bindparam("upto"))
+)
 
 
 def _list_commits(conn: Connection, after: int, limit: int) -> list[Row[Any]]:
