@@ -10,11 +10,22 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import Row, and_, case, func, select
+from sqlalchemy import (
+    BindParameter,
+    Row,
+    Select,
+    and_,
+    bindparam,
+    case,
+    func,
+    literal_column,
+    select,
+)
 
 from server import results, tables, wire
 from server.db import Connection
 from server.policy import Candidate, Policy, rank
+from server.prepared import Prepared, PreparedIn
 
 #: How many candidates are weighed: the newest leaves, and the best scores of the track.
 _LEAVES_MAX = 300
@@ -49,39 +60,59 @@ def list_next(
     found = [row for row in _list_candidates(conn, track_id) if not _is_dead(row)]
     if not found:
         return []
-    families = _read_families(conn, track_id, [row.seq for row in found])
-    order = _order(conn, track, policy, found, families, rng)
+    if policy is None:
+        chosen = rng.sample(found, min(limit, len(found)))
+        families = _read_families(conn, track_id, chosen)
+    else:
+        families = _read_families(conn, track_id, found)
+        order = _order(conn, track, policy, found, families, rng)
+        chosen = [found[index] for index in order[:limit]]
     places = _places(found)
     return [
         _entry(number, row, places.get(row.seq), families.get(row.seq), track, now)
-        for number, row in enumerate((found[index] for index in order[:limit]), 1)
+        for number, row in enumerate(chosen, 1)
     ]
 
 
-def _list_candidates(conn: Connection, track_id: int) -> Sequence[Row[Any]]:
+def _select_candidates() -> Select[Any]:
     r, u = tables.results, tables.runs
-    tried = select(r.c.id).where(r.c.code == C.c.code, r.c.track_id == track_id).exists()
+    track: BindParameter[int] = bindparam("track")
+    tried = select(r.c.id).where(r.c.code == C.c.code, r.c.track_id == track).exists()
     # The largest of a state alone would be looked for among all that are queued.
-    live = case((u.c.state.in_(["queued", "running"]), u.c.state))
-    of_code = (u.c.code == C.c.code, u.c.track_id == track_id)
+    live = case((u.c.state.in_(_spelled("queued", "running")), u.c.state))
+    of_code = (u.c.code == C.c.code, u.c.track_id == track)
     running = select(func.max(live)).where(*of_code).scalar_subquery()
-    scored = and_(S.c.track_id == track_id, S.c.code == C.c.code)
-    query = select(C, S.c.val_bpb, S.c.n, S.c.state, S.c.challenger).add_columns(
-        tried.label("is_tried"), running.label("training")
+    return select(
+        *(C.c.seq, C.c.hash, C.c.agent_id, C.c.message, C.c.created_at, C.c.child_count),
+        *(S.c.val_bpb, S.c.n, S.c.state, S.c.challenger),
+        *(tried.label("is_tried"), running.label("training")),
     )
-    leaves = (
-        query.outerjoin(S, scored)
-        .where(C.c.child_count == 0)
-        .order_by(C.c.seq.desc())
-        .limit(_LEAVES_MAX)
-    )
-    best = (
-        query.join(S, scored)
-        .where(S.c.val_bpb.is_not(None), C.c.seq == S.c.commit_seq)
-        .order_by(S.c.val_bpb)
-        .limit(_BEST_MAX)
-    )
-    rows = [*conn.execute(best), *conn.execute(leaves)]
+
+
+def _spelled(*words: str) -> list[Any]:
+    """A list of values gets its length only when a statement runs; constants have one."""
+    return [literal_column(f"'{word}'") for word in words]
+
+
+_SCORED = and_(S.c.track_id == bindparam("track"), S.c.code == C.c.code)
+_LEAVES = Prepared(
+    _select_candidates()
+    .outerjoin(S, _SCORED)
+    .where(C.c.child_count == literal_column("0"))
+    .order_by(C.c.seq.desc())
+    .limit(_LEAVES_MAX)
+)
+_BEST = Prepared(
+    _select_candidates()
+    .join(S, _SCORED)
+    .where(S.c.val_bpb.is_not(None), C.c.seq == S.c.commit_seq)
+    .order_by(S.c.val_bpb)
+    .limit(_BEST_MAX)
+)
+
+
+def _list_candidates(conn: Connection, track_id: int) -> Sequence[Row[Any]]:
+    rows = [*_BEST.rows(conn, track=track_id), *_LEAVES.rows(conn, track=track_id)]
     return list({row.seq: row for row in rows}.values())
 
 
@@ -90,33 +121,41 @@ def _is_dead(row: Row[Any]) -> bool:
     return row.val_bpb is None and row.is_tried and row.training is None
 
 
-def _read_families(conn: Connection, track_id: int, seqs: Sequence[int]) -> dict[int, _Family]:
+def _select_families(seqs: Sequence[Any]) -> Select[Any]:
     child, own, parent = C.alias("child"), S.alias("own"), C.alias("parent")
+    track: BindParameter[int] = bindparam("track")
     failed = and_(S.c.code.is_not(None), (S.c.val_bpb.is_(None)) | (S.c.val_bpb >= own.c.val_bpb))
-    rows = conn.execute(
+    return (
         select(P.c.parent, func.count().label("children"))
         .add_columns(func.sum(case((failed, 1), else_=0)).label("failed"))
         .add_columns(func.max(child.c.created_at).label("touched_at"))
         .join(child, child.c.seq == P.c.child)
         .join(parent, parent.c.seq == P.c.parent)
-        .outerjoin(S, and_(S.c.track_id == track_id, S.c.code == child.c.code))
-        .outerjoin(own, and_(own.c.track_id == track_id, own.c.code == parent.c.code))
+        .outerjoin(S, and_(S.c.track_id == track, S.c.code == child.c.code))
+        .outerjoin(own, and_(own.c.track_id == track, own.c.code == parent.c.code))
         .where(P.c.parent.in_(seqs))
         .group_by(P.c.parent)
     )
-    return {row.parent: _Family(row.children, row.failed, row.touched_at) for row in rows}
+
+
+_FAMILIES = PreparedIn(_select_families)
+
+
+def _read_families(
+    conn: Connection, track_id: int, found: Sequence[Row[Any]]
+) -> dict[int, _Family]:
+    rows = _FAMILIES.all(conn, [row.seq for row in found], track=track_id)
+    return {parent: _Family(*family) for parent, *family in rows}
 
 
 def _order(
     conn: Connection,
     track: wire.Track | None,
-    policy: Policy | None,
+    policy: Policy,
     found: Sequence[Row[Any]],
     families: dict[int, _Family],
     rng: random.Random,
 ) -> list[int]:
-    if policy is None:
-        return rng.sample(range(len(found)), len(found))
     candidates = [
         Candidate(row.seq, row.val_bpb, max(row.n or 0, 1), _children(families, row.seq))
         for row in found
