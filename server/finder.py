@@ -9,12 +9,14 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
-from sqlalchemy import Row, func, literal_column, select, table, text
+from sqlalchemy import Integer, Row, bindparam, func, literal_column, select, table, text
 
 from server import errors, tables, wire
 from server.board import get_channel_names
 from server.commits import list_numbered
 from server.db import Connection
+from server.prepared import Prepared
+from server.shown import END
 
 QUERY_CHARS_MAX = 200
 _WORDS_MAX = 16
@@ -87,12 +89,24 @@ def _match(
 ) -> list[int]:
     if not expression:
         return []
+    matched = _MATCHED[index].all(
+        conn, expression=expression, before=END if before is None else before, limit=limit
+    )
+    return [row[0] for row in matched]
+
+
+def _matching(index: str) -> Prepared:
     rowid: Any = literal_column("rowid")
-    query = select(rowid).select_from(table(index)).where(text(f"{index} MATCH :expression"))
-    if before is not None:
-        query = query.where(rowid < before)
-    rows = conn.execute(query.order_by(rowid.desc()).limit(limit), {"expression": expression})
-    return list(rows.scalars())
+    return Prepared(
+        select(rowid)
+        .select_from(table(index))
+        .where(text(f"{index} MATCH :expression"), rowid < bindparam("before"))
+        .order_by(rowid.desc())
+        .limit(bindparam("limit", type_=Integer))
+    )
+
+
+_MATCHED = {index: _matching(index) for index in ("commits_fts", "posts_fts")}
 
 
 def _expression(query: str) -> str:

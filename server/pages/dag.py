@@ -8,11 +8,11 @@ import json
 
 from fastapi import Request, Response
 
-from server import dag, events
+from server import commits, dag, events, results
 from server.db import Database
 from server.deps import TheHub, gzipped, parse_count
 from server.kept import kept
-from server.pages import views
+from server.pages import queries, views
 from server.pages.commits import see_commit, see_diff
 from server.pages.frame import open_router, show_page
 from server.pages.render import list_static
@@ -65,8 +65,10 @@ def panel(hash: str, request: Request, hub: TheHub) -> Response:
 @router.get("/cards/{hash}")
 def card(hash: str, request: Request, hub: TheHub) -> Response:
     with hub.db.read() as conn:
-        seen = see_commit(conn, hash)
-    return show_page(request, "dag_card.html", **seen)
+        row = commits.resolve(conn, hash)
+        parents = queries.list_parents(conn, row.seq)
+        scores = results.best_scores(conn, [row.seq])
+    return show_page(request, "dag_card.html", commit=row, parents=parents, scores=scores)
 
 
 @kept(len)

@@ -113,8 +113,8 @@ _Link = tuple[str, str, str]
 
 
 def _a(target: str, shown: str, css: str) -> Markup:
-    rel = Markup(' rel="nofollow noopener noreferrer"') if css == "outside" else ""
-    return Markup('<a class="{}" href="{}"{}>{}</a>').format(css, target, rel, shown)
+    rel = ' rel="nofollow noopener noreferrer"' if css == "outside" else ""
+    return Markup(f'<a class="{css}" href="{escape(target)}"{rel}>{escape(shown)}</a>')  # noqa: S704
 
 
 def _link_commit(refs: Refs, name: str) -> _Link | None:

@@ -3,6 +3,7 @@
 import hashlib
 from collections.abc import Callable
 from datetime import datetime
+from functools import lru_cache
 from importlib.resources import files
 from pathlib import PurePath
 from typing import Any
@@ -10,6 +11,7 @@ from typing import Any
 from fastapi import Request, Response
 from fastapi.responses import HTMLResponse
 from jinja2 import Environment, PackageLoader, StrictUndefined, pass_context
+from jinja2.filters import do_urlencode
 from jinja2.runtime import Context
 from markupsafe import Markup
 
@@ -103,9 +105,11 @@ def _finalize(value: Any) -> Any:
 
 @pass_context
 def _when(context: Context, moment: datetime) -> Markup:
+    iso = moment.isoformat(" ", "seconds")[:19]
     shown = text.tell_age(moment, context["now"])
-    return Markup('<time datetime="{}" title="{}">{}</time>').format(
-        f"{moment:%Y-%m-%dT%H:%M:%SZ}", f"{moment:%Y-%m-%d %H:%M:%S} UTC", shown
+    # Nothing of a stranger's is in it.
+    return Markup(  # noqa: S704
+        f'<time datetime="{iso[:10]}T{iso[11:]}Z" title="{iso} UTC">{shown}</time>'
     )
 
 
@@ -139,12 +143,22 @@ def _metric(value: Any) -> str:
     return f"{value:,}" if isinstance(value, int) else f"{value:,.6g}"
 
 
+def _quote(value: Any) -> str:
+    """As Jinja does it; names and hashes come again and again."""
+    return _quote_text(value) if isinstance(value, str) else do_urlencode(value)
+
+
+_quote_text = lru_cache(4_096)(do_urlencode)
+
+
 def _make_environment() -> Environment:
     environment = Environment(
         loader=PackageLoader("server.pages"),
         autoescape=True,
         undefined=StrictUndefined,
         finalize=_finalize,
+        # They are packaged, and never change under a process.
+        auto_reload=False,
         trim_blocks=True,
         lstrip_blocks=True,
     )
@@ -160,6 +174,7 @@ def _make_environment() -> Environment:
         "count": lambda number: f"{number:,}",
         "duration": text.tell_duration,
         "fold": text.fold,
+        "urlencode": _quote,
     }
     return environment
 

@@ -9,10 +9,11 @@ from typing import Annotated
 from urllib.parse import parse_qsl, quote, urlsplit
 
 from fastapi import Depends, Request, Response
+from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import RedirectResponse
 
 from server import errors
-from server.deps import TheHub
+from server.deps import Hub, TheHub
 from server.pages.frame import open_router, show_page
 from server.sessions import ANYBODY, LIFETIME, Viewer
 from server.settings import Pages
@@ -23,19 +24,21 @@ FORM_BYTES = 128 * 1024
 _FIELDS_MAX = 20
 
 
-def find_viewer(request: Request, hub: TheHub) -> Viewer:
+async def find_viewer(request: Request, hub: TheHub) -> Viewer:
     """Whose session the request belongs to; refuses nobody."""
     cookie = request.cookies.get(COOKIE, "")
-    viewer = ANYBODY
-    if cookie:
-        with hub.db.read() as conn:
-            viewer = hub.sessions.find(conn, cookie, hub.now())
+    viewer = await run_in_threadpool(_find_session, hub, cookie) if cookie else ANYBODY
     # Where `show_page` and refusals look for it.
     request.state.viewer = viewer
     return viewer
 
 
-def may_see(hub: TheHub, viewer: Annotated[Viewer, Depends(find_viewer)]) -> Viewer:
+def _find_session(hub: Hub, cookie: str) -> Viewer:
+    with hub.db.read() as conn:
+        return hub.sessions.find(conn, cookie, hub.now())
+
+
+async def may_see(hub: TheHub, viewer: Annotated[Viewer, Depends(find_viewer)]) -> Viewer:
     """Who looks; raise Unauthorized where pages are private and nobody is logged in."""
     if viewer.agent is None and hub.settings.pages is Pages.PRIVATE:
         raise errors.Unauthorized("this hub is private", "log in with an API key at /login")
