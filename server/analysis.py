@@ -92,7 +92,7 @@ def name_trend(experiments: int, since_gain: int) -> wire.Trend:
     return wire.Trend.IMPROVING if since_gain < WINDOW else wire.Trend.PLATEAU
 
 
-def find_keep_rate(points: Sequence[wire.ProgressPoint]) -> float:
+def find_keep_rate(points: Sequence[results.Experiment]) -> float:
     """Keeps of the experiments that did not crash."""
     worked = [point for point in points if point.status is not wire.Status.CRASH]
     kept = sum(point.status is wire.Status.KEEP for point in worked)

@@ -74,7 +74,7 @@ def see_progress(conn: Connection, track: wire.Track, limit: int) -> Series:
     return to_series(results.read_progress(conn, track, limit))
 
 
-def to_series(progress: wire.Progress) -> Series:
+def to_series(progress: results.Progress) -> Series:
     return Series(
         title=progress.track.label,
         points=[_point(point) for point in progress.points],
@@ -89,16 +89,19 @@ def to_label(text: str) -> str:
     return tidy(text, LABEL_CHARS)
 
 
-def _point(point: wire.ProgressPoint) -> Point:
+_STATUSES = {status: Status(status) for status in wire.Status}
+
+
+def _point(point: results.Experiment) -> Point:
     return Point(
-        number=point.number,
-        at=point.created_at,
-        val_bpb=point.val_bpb,
-        status=Status.QUARANTINED if point.is_quarantined else Status(point.status),
-        label=point.label,
-        commit=point.commit if point.is_linked else "",
-        is_confirmed=point.is_confirmed,
-        run_id=point.run_id,
+        point.number,
+        point.created_at,
+        point.val_bpb,
+        Status.QUARANTINED if point.is_quarantined else _STATUSES[point.status],
+        point.label,
+        point.commit if point.is_linked else "",
+        point.is_confirmed,
+        point.run_id,
     )
 
 

@@ -23,7 +23,7 @@ _LABEL_SIZE = 12.5
 class Step:
     """An experiment that lowered the best score."""
 
-    point: wire.ProgressPoint
+    point: results.Experiment
     val_bpb: float
     gain: float
     #: Of all that was gained.
@@ -42,7 +42,7 @@ class Drawing:
 @dataclass(frozen=True, slots=True)
 class Standing:
     track: wire.Track
-    progress: wire.Progress
+    progress: results.Progress
     best: wire.LeaderboardEntry | None
     record: wire.Record | None
     trend: wire.Trend
@@ -104,7 +104,7 @@ def _find_steps(conn: Connection, track_id: int, falls: Sequence[results.Fall]) 
 # The drawing --------------------------------------------------------------------------------------
 
 
-def draw(progress: wire.Progress) -> list[Drawing]:
+def draw(progress: results.Progress) -> list[Drawing]:
     """The wide one with labels, the narrow one without; none before the first score."""
     if progress.best is None:
         return []
@@ -122,7 +122,7 @@ def _draw(series: Series, width: int, height: int, *, has_labels: bool) -> Drawi
     return Drawing(picture, labels, width, height, radius)
 
 
-def to_columns(progress: wire.Progress) -> dict[str, Any]:
+def to_columns(progress: results.Progress) -> dict[str, Any]:
     """The experiments as scripts draw them: one list per column, texts cut short."""
     points = progress.points
     return {

@@ -1,8 +1,8 @@
 """A track's page, its experiments for scripts, the leaderboard, and every result, filtered."""
 
-import json
 from typing import Any, Literal
 
+import orjson
 from fastapi import Request, Response
 
 from server import analysis, results, wire
@@ -44,7 +44,7 @@ def progress(id: str, request: Request, hub: TheHub) -> Response:
     with hub.db.read() as conn:
         chosen = results.get_track(conn, str(parse_id(id)))
         columns = standing.to_columns(results.read_progress(conn, chosen, results.POINTS_MAX))
-    body = json.dumps(columns, separators=(",", ":")).encode()
+    body = orjson.dumps(columns)
     return gzipped(request, body, "application/json")
 
 

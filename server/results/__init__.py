@@ -8,7 +8,9 @@ from server.results.leaderboard import find_standing, leaderboard, list_records
 from server.results.ledger import Entry, enter, rebuild, release
 from server.results.progress import (
     POINTS_MAX,
+    Experiment,
     Fall,
+    Progress,
     last_gain,
     list_falls,
     read_points,
@@ -76,7 +78,9 @@ __all__ = [
     "REPORTED",
     "SCORE_COLUMNS",
     "Entry",
+    "Experiment",
     "Fall",
+    "Progress",
     "best_scores",
     "count_commit",
     "enter",

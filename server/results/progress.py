@@ -3,50 +3,90 @@
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from datetime import datetime
+from typing import Any, NamedTuple
 
-from sqlalchemy import Row, func, literal_column, select
+from sqlalchemy import Integer, Select, bindparam, func, literal_column, select
 
 from server import tables, wire
 from server.db import Connection
+from server.prepared import Prepared, PreparedIn, Row
 from server.results import tallies
 from server.results.leaderboard import list_records
-from server.results.rows import COUNTED, EXPERIMENT, RANKED, is_quarantined
+from server.results.rows import COUNTED, EXPERIMENT, RANKED
 
 #: Experiments one answer holds at most, the newest.
 POINTS_MAX = 10_000
 
 R = tables.results
-# Not all: what a run measured besides is text to be parsed.
-_SHOWN = [R.c[name] for name in (
-    "id", "run_id", "commit_seq", "code", "author", "source", "status", "val_bpb", "description",
-    "quarantine", "released_at", "created_at",
-)]  # fmt: skip
+_TRACK = R.c.track_id == bindparam("track")
+_LIMIT = bindparam("limit", type_=Integer)
 # Spelled out, so that the partial index of what was kept serves it.
-_KEPT = (R.c.status == literal_column("'keep'"), RANKED, EXPERIMENT)
+_KEPT = (_TRACK, R.c.status == literal_column("'keep'"), RANKED, EXPERIMENT)
+_STATUSES = {status.value: status for status in wire.Status}
 
 
-def read_progress(conn: Connection, track: wire.Track, limit: int) -> wire.Progress:
+class Experiment(NamedTuple):
+    """As a `wire.ProgressPoint`, of which pages need ten thousand at a time."""
+
+    number: int
+    result_id: int
+    run_id: int | None
+    commit: str
+    is_linked: bool
+    agent_id: str
+    label: str
+    source: str
+    status: wire.Status
+    val_bpb: float | None
+    best: float | None
+    is_confirmed: bool
+    is_quarantined: bool
+    created_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """As a `wire.Progress`."""
+
+    track: wire.Track
+    experiments: int
+    keeps: int
+    discards: int
+    crashes: int
+    keep_rate: float
+    baseline: float | None
+    best: float | None
+    earlier_best: float | None
+    records: list[wire.Record]
+    points: list[Experiment]
+
+    def to_wire(self) -> wire.Progress:
+        fields = {name: getattr(self, name) for name in self.__slots__}
+        points = [wire.ProgressPoint(**point._asdict()) for point in self.points]
+        return wire.Progress(**fields | {"points": points})
+
+
+def read_progress(conn: Connection, track: wire.Track, limit: int) -> Progress:
     """The newest experiments of a track, the oldest of them first, numbered from its start.
 
     Replicates are not experiments. The best so far is that of the ones that were kept and are
     not in quarantine.
     """
-    of_track = (R.c.track_id == track.id, R.c.late == 0, EXPERIMENT)
     counts = tallies.count_statuses(conn, track.id)
     total = counts.total()
-    rows = _list_newest(conn, of_track, limit)
+    rows = _NEWEST.all(conn, track=track.id, limit=limit)[::-1]
     records = list_records(conn, track.id)
-    earlier = _best_before(conn, track.id, rows[0].id) if rows else None
+    earlier = _BEST_BEFORE.scalar(conn, track=track.id, id=rows[0][0]) if rows else None
     points = _make_points(rows, total - len(rows) + 1, earlier, records)
-    return wire.Progress(
+    return Progress(
         track=track,
         experiments=total,
         keeps=counts[wire.Status.KEEP],
         discards=counts[wire.Status.DISCARD],
         crashes=counts[wire.Status.CRASH],
         keep_rate=_keep_rate(counts),
-        baseline=_first_score(conn, track.id),
+        baseline=_FIRST_SCORE.scalar(conn, track=track.id),
         best=points[-1].best if points else None,
         earlier_best=earlier,
         records=records,
@@ -54,37 +94,40 @@ def read_progress(conn: Connection, track: wire.Track, limit: int) -> wire.Progr
     )
 
 
-def read_points(
-    conn: Connection, track_id: int, numbers: dict[int, int]
-) -> list[wire.ProgressPoint]:
+def read_points(conn: Connection, track_id: int, numbers: dict[int, int]) -> list[Experiment]:
     """Some experiments of a track, by the ids of their results and with these numbers."""
-    rows = _list_newest(conn, (R.c.track_id == track_id, R.c.id.in_(numbers)), len(numbers))
+    rows = _POINTS.all(conn, numbers, track=track_id)
     records = list_records(conn, track_id)
-    return [_make_points([row], numbers[row.id], None, records)[0] for row in rows]
+    return [_make_points([row], numbers[row[0]], None, records)[0] for row in rows]
+
+
+def _select_points() -> Select[Any]:
+    # Not all: what a run measured besides is text to be parsed.
+    shown = (
+        *(R.c.id, R.c.run_id, R.c.commit_seq, R.c.code, R.c.author, R.c.source, R.c.status),
+        *(R.c.val_bpb, R.c.description, R.c.quarantine, R.c.released_at, R.c.created_at),
+    )
+    c = tables.commits
+    query = select(*shown, c.c.hash, c.c.message).outerjoin(c, c.c.seq == R.c.commit_seq)
+    return query.order_by(R.c.id.desc())
+
+
+_NEWEST = Prepared(_select_points().where(_TRACK, R.c.late == 0, EXPERIMENT).limit(_LIMIT))
+_POINTS = PreparedIn(lambda ids: _select_points().where(_TRACK, R.c.id.in_(ids)))
+_BEST_BEFORE = Prepared(select(func.min(R.c.val_bpb)).where(R.c.id < bindparam("id"), *_KEPT))
+_FALLS = Prepared(select(R.c.id, R.c.number, R.c.val_bpb).where(*_KEPT).order_by(R.c.id))
+_FIRST_SCORE = Prepared(
+    select(R.c.val_bpb)
+    .where(_TRACK, RANKED, EXPERIMENT, COUNTED)
+    .order_by(R.c.id)
+    .limit(literal_column("1"))
+)
 
 
 def _keep_rate(counts: Counter[str]) -> float:
     """Keeps of the experiments that did not crash."""
     worked = counts[wire.Status.KEEP] + counts[wire.Status.DISCARD]
     return counts[wire.Status.KEEP] / worked if worked else 0.0
-
-
-def _list_newest(conn: Connection, of_track: Sequence[Any], limit: int) -> Sequence[Any]:
-    c = tables.commits
-    query = (
-        select(*_SHOWN, c.c.hash, c.c.message)
-        .outerjoin(c, c.c.seq == R.c.commit_seq)
-        .where(*of_track)
-        .order_by(R.c.id.desc())
-        .limit(limit)
-    )
-    return conn.execute(query).all()[::-1]
-
-
-def _best_before(conn: Connection, track_id: int, id: int) -> float | None:
-    query = select(func.min(R.c.val_bpb)).where(R.c.track_id == track_id, R.c.id < id, *_KEPT)
-    best: float | None = conn.execute(query).scalar_one()
-    return best
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,12 +143,12 @@ class Fall:
 
 def list_falls(conn: Connection, track_id: int) -> list[Fall]:
     """Of all experiments of a track, however many there are: few of them were kept."""
-    query = select(R.c.id, R.c.number, R.c.val_bpb).where(R.c.track_id == track_id, *_KEPT)
     falls: list[Fall] = []
-    for id, number, score in conn.execute(query.order_by(R.c.id)):
-        best = falls[-1].val_bpb if falls else None
+    best = None
+    for id, number, score in _FALLS.all(conn, track=track_id):
         if best is None or score < best:
             falls.append(Fall(id, number, score, None if best is None else best - score))
+            best = score
     return falls
 
 
@@ -118,37 +161,34 @@ def last_gain(falls: Sequence[Fall], noise: float) -> int:
     return at
 
 
-def _first_score(conn: Connection, track_id: int) -> float | None:
-    query = select(R.c.val_bpb).where(R.c.track_id == track_id, RANKED, EXPERIMENT, COUNTED)
-    return conn.execute(query.order_by(R.c.id).limit(1)).scalar_one_or_none()
-
-
 def _make_points(
-    rows: Sequence[Row[Any]], first: int, best: float | None, records: Sequence[wire.Record]
-) -> list[wire.ProgressPoint]:
+    rows: Sequence[Row], first: int, best: float | None, records: Sequence[wire.Record]
+) -> list[Experiment]:
     confirmed = {record.commit for record in records if record.z is not None}
     points = []
     for number, row in enumerate(rows, first):
-        doubted = is_quarantined(row)
-        if row.val_bpb is not None and not doubted and row.status == wire.Status.KEEP:
-            best = row.val_bpb if best is None else min(best, row.val_bpb)
-        is_linked = row.commit_seq is not None
+        id, run, seq, code, author, source, word, score, told, doubt, released, at = row[:12]
+        hash, message = row[12:]
+        status, is_linked = _STATUSES[word], seq is not None
+        is_quarantined = doubt is not None and released is None
+        if score is not None and not is_quarantined and status is wire.Status.KEEP:
+            best = score if best is None or score < best else best
         points.append(
-            wire.ProgressPoint(
-                number=number,
-                result_id=row.id,
-                run_id=row.run_id,
-                commit=row.hash if is_linked else row.code,
-                is_linked=is_linked,
-                agent_id=row.author,
-                label=row.message or row.description,
-                source=row.source,
-                status=row.status,
-                val_bpb=row.val_bpb,
-                best=best,
-                is_confirmed=row.hash in confirmed,
-                is_quarantined=doubted,
-                created_at=row.created_at,
+            Experiment(
+                number,
+                id,
+                run,
+                hash if is_linked else code,
+                is_linked,
+                author,
+                message or told,
+                source,
+                status,
+                score,
+                best,
+                hash in confirmed,
+                is_quarantined,
+                at,
             )
         )
     return points

@@ -12,6 +12,7 @@ from sqlalchemy import (
     Select,
     and_,
     bindparam,
+    func,
     literal,
     or_,
     select,
@@ -95,6 +96,11 @@ def _listing(names: frozenset[str], is_quarantined: bool | None) -> Prepared:
         "status": _R.status == bindparam("status"),
         "agent": _R.author == bindparam("agent"),
     }
+    if is_quarantined:
+        # Few are: they have an index of their own, which a track's or an author's would keep out.
+        filters["track_id"] = func.coalesce(_R.track_id, 0) == bindparam("track_id")
+        filters["status"] = func.coalesce(_R.status, "") == bindparam("status")
+        filters["agent"] = func.coalesce(_R.author, "") == bindparam("agent")
     wanted = [filters[name] for name in sorted(names)]
     if is_quarantined is not None:
         wanted.append(_WAITING if is_quarantined else ~_WAITING)

@@ -131,7 +131,7 @@ def progress(
     count = parse_count(limit, wire.LIST_MAX, results.POINTS_MAX)
     with hub.db.read() as conn:
         chosen = results.get_track(conn, track) if track else results.get_busiest(conn)
-        return results.read_progress(conn, chosen, count)
+        return results.read_progress(conn, chosen, count).to_wire()
 
 
 @router.get("/analysis")
