@@ -52,6 +52,13 @@ CHILDREN = Shown(
 LINEAGE = Shown(_first_parents())
 LEAVES = Shown(upto(_C.seq, _NUMBERS.where(_C.child_count == 0)))
 
+_LEAF_HASHES = Prepared(
+    select(_C.hash)
+    .where(_C.child_count == 0)
+    .order_by(_C.seq.desc())
+    .limit(bindparam("limit", type_=Integer))
+)
+
 #: How many values one IN (…) may hold; SQLite allows 32,766 variables in a statement.
 IN_MAX = 10_000
 
@@ -170,9 +177,7 @@ def list_leaves(conn: Connection) -> list[Fields]:
 
 def list_leaf_hashes(conn: Connection, limit: int) -> list[str]:
     """Newest first; the first is the newest commit of all."""
-    t = tables.commits
-    query = select(t.c.hash).where(t.c.child_count == 0).order_by(t.c.seq.desc()).limit(limit)
-    return list(conn.scalars(query))
+    return [row[0] for row in _LEAF_HASHES.all(conn, limit=limit)]
 
 
 # Index -----------------------------------------------------------------------------------------
