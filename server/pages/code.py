@@ -77,11 +77,11 @@ _CLASSES: dict[_TokenType, str] = {
 _Piece = tuple[str, str]
 # What may go on over several lines of Python: strings. Comments and other strings may hold quotes.
 _STRINGS = re.compile(
-    r"""#[^\n]*"""
-    r"""|\"{3}[^"\\]*(?:(?:\\.|"(?!""))[^"\\]*)*(?:\"{3}|\Z)"""
-    r"""|'{3}[^'\\]*(?:(?:\\.|'(?!''))[^'\\]*)*(?:'{3}|\Z)"""
-    r"""|"(?:[^"\\\n]|\\.)*"?"""
-    r"""|'(?:[^'\\\n]|\\.)*'?""",
+    r"#[^\n]*"
+    r'|"""[^"\\]*(?:(?:\\.|"(?!""))[^"\\]*)*(?:"""|\Z)'
+    r"|'''[^'\\]*(?:(?:\\.|'(?!''))[^'\\]*)*(?:'''|\Z)"
+    r'|"[^"\\\n]*(?:\\.[^"\\\n]*)*"?'
+    r"|'[^'\\\n]*(?:\\.[^'\\\n]*)*'?",
     re.DOTALL,
 )
 #: Bytes that a line takes in memory beside its HTML, about.
@@ -99,6 +99,8 @@ class Lines(Sequence[Markup]):
 
     def __init__(self, text: str, name: str) -> None:
         self.texts = text.split("\n")
+        if len(text) > CHARS_MAX or max(map(len, self.texts)) > LINE_CHARS_MAX:
+            name = ""
         self._name = name
         self._room = TOKENS_MAX
         #: Where lines that must be coloured together begin and end, by each of them.
@@ -132,10 +134,7 @@ class Lines(Sequence[Markup]):
 
 def colour(text: str, language: str) -> Lines:
     """The lines of a text; plain ones for an unknown language or a text that is too long."""
-    name = _LEXERS.get(language.lower(), "")
-    if len(text) > CHARS_MAX or any(len(line) > LINE_CHARS_MAX for line in text.split("\n")):
-        name = ""
-    return Lines(text, name)
+    return Lines(text, _LEXERS.get(language.lower(), ""))
 
 
 def _find_blocks(text: str, count: int, name: str) -> dict[int, tuple[int, int]]:
@@ -145,6 +144,8 @@ def _find_blocks(text: str, count: int, name: str) -> dict[int, tuple[int, int]]
     if name != "python":
         return dict.fromkeys(range(count), (0, count))
     blocks: dict[int, tuple[int, int]] = {}
+    if not any(sign in text for sign in ('"""', "'''", "\\\n")):
+        return blocks
     line = at = begun = end = 0
     for found in _STRINGS.finditer(text):
         more = found[0].count("\n")

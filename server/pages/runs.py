@@ -5,7 +5,7 @@ from datetime import datetime
 from typing import Any
 
 from fastapi import Request, Response
-from sqlalchemy import Row, select
+from sqlalchemy import Row, bindparam, select
 
 from server import results, runs, tables, wire
 from server.db import Connection
@@ -15,6 +15,7 @@ from server.pages.curve import Curve, draw_curve
 from server.pages.frame import open_router, parse_id, show_page
 from server.pages.refs import find_refs
 from server.pages.session import MAY_SEE
+from server.prepared import Prepared
 
 router = open_router(dependencies=[MAY_SEE])
 
@@ -42,7 +43,7 @@ def run(id: str, request: Request, hub: TheHub) -> Response:
 
 def see_run(conn: Connection, id: int) -> dict[str, Any]:
     run = runs.get_run(conn, id)
-    row = conn.execute(select(tables.runs).where(tables.runs.c.id == id)).one()
+    row = _RUN.row(conn, id=id)
     reports = queries.list_run_results(conn, id)
     siblings = _list_siblings(conn, row)
     told = [results.get_result(conn, report.id) for report in reports]
@@ -56,14 +57,13 @@ def see_run(conn: Connection, id: int) -> dict[str, Any]:
         "reports": list(zip(told, reports, strict=True)),
         "siblings": siblings,
         "rerun": _find_rerun(conn, row),
-        "log": runs.get_log(conn, id),
+        "log": row.log,
         "known": find_refs(conn, (report.description for report in reports)),
     }
 
 
 def _list_moments(conn: Connection, run: wire.Run) -> list[Moment]:
-    t = tables.leases
-    leases = conn.execute(select(t).where(t.c.run_id == run.id).order_by(t.c.fence)).all()
+    leases = _LEASES.rows(conn, run=run.id)
     told = [Moment(run.created_at, "queued")]
     for number, lease in enumerate(leases, 1):
         again = f"attempt {number}" if len(leases) > 1 else ""
@@ -79,15 +79,31 @@ def _see_curve(conn: Connection, run: wire.Run) -> Curve | None:
 
 def _find_rerun(conn: Connection, row: Row[Any]) -> int | None:
     """The repetition of a run that was throttled."""
-    r = tables.runs
-    mine = (r.c.code == row.code, r.c.track_id == row.track_id, r.c.rerun_of == row.id)
-    return conn.scalars(select(r.c.id).where(*mine)).first()
+    rerun: int | None = _RERUN.scalar(conn, code=row.code, track=row.track_id, id=row.id)
+    return rerun
 
 
 def _list_siblings(conn: Connection, row: Row[Any]) -> list[wire.Run]:
     """Other runs of the same code in the same track: the first one, replicates, audits."""
-    r = tables.runs
-    query = select(r.c.id).where(r.c.code == row.code, r.c.id != row.id, r.c.code != "")
-    if row.track_id is not None:
-        query = query.where(r.c.track_id == row.track_id)
-    return [runs.get_run(conn, id) for id in conn.scalars(query.order_by(r.c.id).limit(SIBLINGS))]
+    if not row.code:
+        return []
+    asked = {"code": row.code, "id": row.id}
+    if row.track_id is None:
+        found = _ANY_SIBLINGS.all(conn, **asked)
+    else:
+        found = _SIBLINGS.all(conn, **asked, track=row.track_id)
+    return [runs.get_run(conn, number) for (number,) in found]
+
+
+_R, _L = tables.runs, tables.leases
+_IN_TRACK = _R.c.track_id == bindparam("track")
+_OF_CODE = (_R.c.code == bindparam("code"), _R.c.id != bindparam("id"))
+_OTHERS = select(_R.c.id).where(*_OF_CODE).order_by(_R.c.id).limit(SIBLINGS)
+_RUN = Prepared(select(_R).where(_R.c.id == bindparam("id")))
+_LEASES = Prepared(select(_L).where(_L.c.run_id == bindparam("run")).order_by(_L.c.fence))
+_ANY_SIBLINGS, _SIBLINGS = Prepared(_OTHERS), Prepared(_OTHERS.where(_IN_TRACK))
+_RERUN = Prepared(
+    select(_R.c.id).where(
+        _R.c.code == bindparam("code"), _IN_TRACK, _R.c.rerun_of == bindparam("id")
+    )
+)

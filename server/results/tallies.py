@@ -51,28 +51,41 @@ def next_number(conn: Connection, track_id: int) -> int:
 
 def count_statuses(conn: Connection, track_id: int) -> Counter[str]:
     """Experiments by status, those in quarantine included."""
-    count = func.sum(T.c.experiments)
-    query = select(T.c.status, count).where(T.c.track_id == track_id).group_by(T.c.status)
-    waiting = select(R.c.status, func.count()).where(
-        _WAITING, R.c.track_id == track_id, R.c.number.is_not(None)
-    )
     counts: Counter[str] = Counter()
-    for status, number in [*conn.execute(query), *conn.execute(waiting.group_by(R.c.status))]:
+    for status, number in [
+        *_STATUSES.all(conn, track=track_id),
+        *_DOUBTED.all(conn, track=track_id),
+    ]:
         counts[status] += number
     return counts
 
 
 def count_tracks(conn: Connection) -> dict[int, tuple[int, int]]:
     """Of each track with any: all its results, and how many of them wait in quarantine."""
-    count = func.sum(T.c.experiments + T.c.repeats)
-    counted = select(T.c.track_id, count).group_by(T.c.track_id)
-    waiting = select(R.c.track_id, func.count()).where(_WAITING).group_by(R.c.track_id)
-    doubted = {row[0]: row[1] for row in conn.execute(waiting)}
-    known = {row[0]: row[1] for row in conn.execute(counted)}
+    known: dict[int, int] = dict(_OF_TRACKS.all(conn))
+    doubted: dict[int, int] = dict(_DOUBTED_OF_TRACKS.all(conn))
     return {
         track: (known.get(track, 0) + doubted.get(track, 0), doubted.get(track, 0))
         for track in known.keys() | doubted.keys()
     }
+
+
+_STATUSES = Prepared(
+    select(T.c.status, func.sum(T.c.experiments))
+    .where(T.c.track_id == bindparam("track"))
+    .group_by(T.c.status)
+)
+_DOUBTED = Prepared(
+    select(R.c.status, func.count())
+    .where(_WAITING, R.c.track_id == bindparam("track"), R.c.number.is_not(None))
+    .group_by(R.c.status)
+)
+_OF_TRACKS = Prepared(
+    select(T.c.track_id, func.sum(T.c.experiments + T.c.repeats)).group_by(T.c.track_id)
+)
+_DOUBTED_OF_TRACKS = Prepared(
+    select(R.c.track_id, func.count()).where(_WAITING).group_by(R.c.track_id)
+)
 
 
 def list_authors(conn: Connection, track_id: int) -> list[Row[Any]]:

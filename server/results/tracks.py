@@ -63,6 +63,7 @@ def open_reported(
 
 _T = tables.tracks.c
 _TRACK = Prepared(select(tables.tracks).where(_T.id == bindparam("id")))
+_TRACKS = Prepared(select(tables.tracks).order_by(_T.id))
 _TRACK_LOCKED = Prepared(select(tables.tracks).where(_T.id == bindparam("id")).with_for_update())
 _KEYS = ("platform", "budget_seconds", "data_fingerprint", "scoring")
 _TRACK_OF = Prepared(select(tables.tracks).where(*(_T[key] == bindparam(key) for key in _KEYS)))
@@ -82,7 +83,7 @@ def get_row(conn: Connection, track_id: int) -> Row[Any]:
 def list_tracks(conn: Connection) -> list[wire.Track]:
     """All tracks with their results, the busiest first."""
     counts = tallies.count_tracks(conn)
-    rows = conn.execute(select(tables.tracks).order_by(tables.tracks.c.id))
+    rows = _TRACKS.rows(conn)
     return sorted(
         (_to_wire(conn, row, *counts.get(row.id, (0, 0))) for row in rows),
         key=lambda track: (-track.results, track.id),

@@ -17,6 +17,11 @@ _FIND = Prepared(
     select(_B.slot).where(*(_B[name] == bindparam(name) for name in ("run_id", "fence", "slot")))
 )
 _ADD = Prepared(insert(tables.beats), "run_id", "fence", "slot", "step", "progress", "loss")
+_CURVE = Prepared(
+    select(_B.progress, _B.loss, _B.step)
+    .where(_B.run_id == bindparam("run_id"), _B.fence == bindparam("fence"))
+    .order_by(_B.slot)
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +43,4 @@ def keep(conn: Connection, run_id: int, beat: wire.Heartbeat) -> None:
 
 def list_beats(conn: Connection, run_id: int, fence: int) -> Sequence[Beat]:
     """Of one lease, in order."""
-    t = tables.beats
-    query = select(t).where(t.c.run_id == run_id, t.c.fence == fence).order_by(t.c.slot)
-    return [Beat(row.progress, row.loss, row.step) for row in conn.execute(query)]
+    return [Beat(*row) for row in _CURVE.all(conn, run_id=run_id, fence=fence)]
