@@ -14,7 +14,7 @@ from markdown_it import MarkdownIt
 from markdown_it.token import Token
 from markupsafe import Markup, escape
 
-from server.kept import kept
+from server.kept import Shelf
 from server.pages.code import colour
 from server.pages.refs import Refs
 from server.pages.text import clean
@@ -48,28 +48,20 @@ _REL = "nofollow noopener noreferrer"
 
 def show_markdown(content: str, refs: Refs) -> Markup:
     """A post as HTML."""
-    return _show(clean(content), _Known(refs))
+    content = clean(content)
+    # Pages that know other things of a post may show it otherwise.
+    key = content, refs.digest
+    found = _shown.get(key)
+    if found is None:
+        found = _show(content, refs)
+        _shown.put(key, found)
+    return found
 
 
-class _Known:
-    """Refs as part of a key: pages that know other things of a post may show it otherwise."""
-
-    def __init__(self, refs: Refs) -> None:
-        self.refs = refs
-        self._key = (
-            frozenset(refs.commits.items()),
-            *(refs.agents, refs.channels, refs.posts, refs.runs),
-        )
-
-    def __hash__(self) -> int:
-        return hash(self._key)
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, _Known) and self._key == other._key
+_shown: Shelf[tuple[str, bytes], Markup] = Shelf(sys.getsizeof)
 
 
-@kept(sys.getsizeof)
-def _show(content: str, known: _Known) -> Markup:
+def _show(content: str, refs: Refs) -> Markup:
     lines = content.split("\n")
     columns = max(line.count("|") for line in lines)
     reader = (
@@ -79,8 +71,8 @@ def _show(content: str, known: _Known) -> Markup:
     count = sum(1 + len(token.children or ()) for token in tokens)
     # What is nested deeper than that, markdown-it leaves out.
     if count > TOKENS_MAX or any(token.level >= NESTING_MAX - 1 for token in tokens):
-        return Markup('<p class="text">{}</p>').format(known.refs.link(content))
-    html = reader.renderer.render(tokens, reader.options, {"refs": known.refs, "links": 0})
+        return Markup('<p class="text">{}</p>').format(refs.link(content))
+    html = reader.renderer.render(tokens, reader.options, {"refs": refs, "links": 0})
     return Markup(  # noqa: S704 - what nh3 lets through is safe
         nh3.clean(html, tags=_TAGS, attributes=_ATTRIBUTES, url_schemes=_SCHEMES, link_rel=_REL)
     )

@@ -4,6 +4,7 @@
 post, `run 12` a run. What is not there stays text.
 """
 
+import hashlib
 import re
 from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass, field
@@ -42,6 +43,14 @@ class Refs:
     channels: frozenset[str] = frozenset()
     posts: frozenset[int] = frozenset()
     runs: frozenset[int] = frozenset()
+    #: Of all that, to tell one from another in less memory.
+    digest: bytes = field(init=False, compare=False)
+
+    def __post_init__(self) -> None:
+        names = (self.agents, self.channels, self.posts, self.runs)
+        text = repr((sorted(self.commits.items()), *(sorted(some) for some in names)))
+        digest = hashlib.blake2b(text.encode(), digest_size=16).digest()
+        object.__setattr__(self, "digest", digest)
 
     def link(self, text: str) -> Markup:
         """Escape a text and link what it refers to."""

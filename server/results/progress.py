@@ -75,9 +75,9 @@ def read_progress(conn: Connection, track: wire.Track, limit: int) -> Progress:
     """
     counts = tallies.count_statuses(conn, track.id)
     total = counts.total()
-    rows = _NEWEST.all(conn, track=track.id, limit=limit)[::-1]
+    rows = _NEWEST.all(conn, track=track.id, limit=limit)
     records = list_records(conn, track.id)
-    earlier = _BEST_BEFORE.scalar(conn, track=track.id, id=rows[0][0]) if rows else None
+    earlier = _BEST_BEFORE.scalar(conn, track=track.id, id=rows[-1][0]) if rows else None
     points = _make_points(rows, total - len(rows) + 1, earlier, records)
     return Progress(
         track=track,
@@ -162,11 +162,13 @@ def last_gain(falls: Sequence[Fall], noise: float) -> int:
 
 
 def _make_points(
-    rows: Sequence[Row], first: int, best: float | None, records: Sequence[wire.Record]
+    rows: list[Row], first: int, best: float | None, records: Sequence[wire.Record]
 ) -> list[Experiment]:
+    """Of the newest first, which are used up: ten thousand are not held beside their points."""
     confirmed = {record.commit for record in records if record.z is not None}
-    points = []
-    for number, row in enumerate(rows, first):
+    points: list[Experiment] = []
+    while rows:
+        number, row = first + len(points), rows.pop()
         id, run, seq, code, author, source, word, score, told, doubt, released, at = row[:12]
         hash, message = row[12:]
         status, is_linked = _STATUSES[word], seq is not None
