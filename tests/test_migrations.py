@@ -1,6 +1,8 @@
 """The schema: migrations lead exactly to the tables the code uses."""
 
 import sqlite3
+import subprocess
+import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -31,6 +33,16 @@ def test_migrating_again_changes_nothing(tmp_path: Path) -> None:
     with sqlite3.connect(tmp_path / "hub.db") as file:
         assert file.execute("SELECT sql FROM sqlite_master").fetchall() == before
     db.close()
+
+
+def test_a_schema_that_is_newest_is_told_without_alembic(tmp_path: Path) -> None:
+    start = (
+        "import sys; from server.db import Database; "
+        "Database(sys.argv[1]).migrate(); print('alembic' in sys.modules)"
+    )
+    command = [sys.executable, "-c", start, sqlite_url(tmp_path / "hub.db")]
+    said = [subprocess.check_output(command, text=True).strip() for _ in range(2)]
+    assert said == ["True", "False"]
 
 
 def test_hubs_that_start_together_migrate_once(tmp_path: Path) -> None:

@@ -23,7 +23,7 @@ log = logging.getLogger("agenthub")
 #: Rows read at once; the threads of a process take turns after some milliseconds.
 PAGE = 500
 #: Lists of more bytes than that are sent as they are read, and not kept.
-WHOLE_BYTES = 13 * 2**20
+WHOLE_BYTES = 23 * 2**19
 #: A client that takes nothing of a stream for this long is given up; seconds.
 STALL_SECONDS = 15.0
 #: Threads that may read or wait for large lists, and streams under way.
