@@ -6,9 +6,11 @@ Who asks for the same meanwhile waits for the one that is being made.
 
 import asyncio
 import re
+from asyncio import Semaphore as Turns
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from typing import Any
+from weakref import WeakKeyDictionary
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -20,8 +22,10 @@ from server.settings import Pages
 SECONDS = 5
 #: Longer ones are passed on as they come.
 ANSWER_BYTES = 8 * 2**20
-#: Answers in the making: more would share one interpreter, and each take its memory.
-_AT_ONCE = 3
+#: Answers that are made at once, the others in the order they came. All of it is work of the
+#: interpreter: more at a time would take as long in all, some of them much longer than others, and
+#: each its memory.
+AT_ONCE = 2
 #: What an answer takes beside its body and key.
 _OVERHEAD_BYTES = 1_500
 #: The same for every caller; none of them is a stream, a download, or drawn by lot.
@@ -56,8 +60,10 @@ class WholeAnswers:
         self._app = app
         self._hub = hub
         self._memory: Memory[_Whole] = Memory()
-        self._turns = asyncio.Semaphore(_AT_ONCE)
         self._making: dict[Any, asyncio.Future[_Whole | None]] = {}
+        # A semaphore is of one event loop, too: one for answers, one for those that may wait.
+        self._turns: WeakKeyDictionary[asyncio.AbstractEventLoop, tuple[Turns, Turns]]
+        self._turns = WeakKeyDictionary()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if not self._may_keep(scope):
@@ -100,6 +106,13 @@ class WholeAnswers:
     def _version(self) -> Version:
         return self._hub.topics.count_moves(), int(self._hub.now().timestamp()) // SECONDS
 
+    def _turn(self, scope: Scope) -> Turns:
+        loop = asyncio.get_running_loop()
+        if loop not in self._turns:
+            self._turns[loop] = Turns(AT_ONCE), Turns(AT_ONCE)
+        # Who asks for what is similar may have to wait until it is read.
+        return self._turns[loop][scope["path"].endswith("/similar")]
+
     async def _make(self, place: Any, scope: Scope, receive: Receive, send: Send) -> _Whole | None:
         """None for an answer that cannot be kept, which is sent by then."""
         making = asyncio.get_running_loop().create_future()
@@ -107,7 +120,7 @@ class WholeAnswers:
         async with AsyncExitStack() as turn:
             recorder = _Recorder(send, turn)
             try:
-                await turn.enter_async_context(self._turns)
+                await turn.enter_async_context(self._turn(scope))
                 # A 304 of the route's own could not be kept.
                 headers = [pair for pair in scope["headers"] if pair[0] != b"if-none-match"]
                 await self._app({**scope, "headers": headers}, receive, recorder.send)
