@@ -4,6 +4,7 @@ The supervisor opens nothing of the hub. It forks the workers, so each has every
 from its first moment on, starts another one for each that dies, and passes on the signal to stop.
 """
 
+import asyncio
 import contextlib
 import gc
 import logging
@@ -21,8 +22,10 @@ from typing import NoReturn
 import uvicorn
 from fastapi import FastAPI
 from uvicorn.config import STARTUP_FAILURE
+from uvicorn.protocols.http.auto import AutoHTTPProtocol
 
 from server.app import open_app
+from server.crowd import Acceptor, Crowd
 from server.memory import bind_allocator
 from server.settings import Settings
 
@@ -51,17 +54,30 @@ def serve(settings: Settings, sock: socket.socket, workers: int, trusted_proxies
     _cut_off_stalled(sock)
     bind_allocator()
 
-    def work() -> None:
-        _run(open_app(settings), sock, trusted_proxies)
-
     if workers == 1:
-        work()
-    else:
-        Supervisor(work, workers).run()
+        _run(open_app(settings), sock, trusted_proxies)
+        return
+    crowd = Crowd(workers)
+
+    def work(place: int) -> None:
+        crowd.join(place)
+        _run(open_app(settings), sock, trusted_proxies, crowd)
+
+    Supervisor(work, workers).run()
 
 
-def _run(app: FastAPI, sock: socket.socket, trusted_proxies: str) -> None:
+def _run(
+    app: FastAPI, sock: socket.socket, trusted_proxies: str, crowd: Crowd | None = None
+) -> None:
     class Server(uvicorn.Server):
+        async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+            if crowd is None:
+                await super().startup(sockets)
+                return
+            await super().startup([])
+            make = _count_on(crowd, self)
+            self.servers = [Acceptor(sock, make, crowd)]  # type: ignore[list-item]
+
         async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
             # Else uvicorn would wait in vain for its streams to end.
             app.state.hub.feed.close()
@@ -78,6 +94,21 @@ def _run(app: FastAPI, sock: socket.socket, trusted_proxies: str) -> None:
         timeout_graceful_shutdown=PATIENCE_SECONDS,
     )
     Server(config).run(sockets=[sock])
+
+
+def _count_on(crowd: Crowd, server: uvicorn.Server) -> Callable[[], asyncio.Protocol]:
+    """Make uvicorn's protocols as its own startup does, but such that tell when they have ended."""
+
+    class Counted(AutoHTTPProtocol):  # type: ignore[misc, valid-type]
+        def connection_lost(self, error: Exception | None) -> None:
+            crowd.add(-1)
+            super().connection_lost(error)
+
+    def make() -> asyncio.Protocol:
+        state, app_state = server.server_state, server.lifespan.state
+        return Counted(config=server.config, server_state=state, app_state=app_state)
+
+    return make
 
 
 def _raise_file_limit() -> None:
@@ -101,13 +132,13 @@ def _cut_off_stalled(sock: socket.socket) -> None:
 
 
 class Supervisor:
-    """Keeps `count` processes at work, each a fork of this one that calls `work`."""
+    """Keeps `count` processes at work, each a fork of this one that calls `work` with its place."""
 
-    def __init__(self, work: Callable[[], None], count: int) -> None:
+    def __init__(self, work: Callable[[int], None], count: int) -> None:
         self._work = work
-        self._count = count
-        #: When each worker was started, by its process id.
-        self._workers: dict[int, float] = {}
+        self._places = set(range(count))
+        #: When each worker was started, and its place, by its process id.
+        self._workers: dict[int, tuple[float, int]] = {}
         self._signals = Signals()
         # Only this process can write to it, so workers see its end when it dies.
         self._lifeline, self._hold = os.pipe()
@@ -129,9 +160,9 @@ class Supervisor:
         began = due = time.monotonic()
         while True:
             if time.monotonic() >= due:
-                while len(self._workers) < self._count:
-                    self._start()
-            is_full = len(self._workers) == self._count
+                for place in self._free_places():
+                    self._start(place)
+            is_full = not self._free_places()
             for got in self._signals.wait(None if is_full else due - time.monotonic()):
                 if got in _STOP_SIGNALS:
                     return got
@@ -143,23 +174,26 @@ class Supervisor:
                     return None
                 due = now + _PAUSE_SECONDS if has_failed else now
 
-    def _start(self) -> None:
+    def _free_places(self) -> set[int]:
+        return self._places - {place for _, place in self._workers.values()}
+
+    def _start(self, place: int) -> None:
         # A signal that comes in between must not meet this process's handlers in the worker.
         signal.pthread_sigmask(signal.SIG_BLOCK, _HEEDED_SIGNALS)
         pid = os.fork()
         if pid == 0:
-            self._be_worker()
-        self._workers[pid] = time.monotonic()
+            self._be_worker(place)
+        self._workers[pid] = time.monotonic(), place
         signal.pthread_sigmask(signal.SIG_UNBLOCK, _HEEDED_SIGNALS)
 
-    def _be_worker(self) -> NoReturn:
+    def _be_worker(self, place: int) -> NoReturn:
         status = STARTUP_FAILURE
         try:
             self._signals.forget()
             signal.pthread_sigmask(signal.SIG_UNBLOCK, _HEEDED_SIGNALS)
             os.close(self._hold)
             threading.Thread(target=_die_with, args=[self._lifeline], daemon=True).start()
-            self._work()
+            self._work(place)
             status = 0
         except KeyboardInterrupt:
             # The terminal tells every process of a Ctrl-C.
@@ -175,7 +209,7 @@ class Supervisor:
         """Forget the workers that have ended; return their ids, exit codes, and starts."""
         ended = [os.waitpid(pid, os.WNOHANG) for pid in self._workers]
         return [
-            (pid, os.waitstatus_to_exitcode(status), self._workers.pop(pid))
+            (pid, os.waitstatus_to_exitcode(status), self._workers.pop(pid)[0])
             for pid, status in ended
             if pid
         ]

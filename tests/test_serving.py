@@ -286,3 +286,42 @@ def test_a_hub_that_cannot_start_ends(tmp_path: Path) -> None:
     )
     assert done.returncode == 3
     assert "delete session.key" in done.stderr
+
+
+def test_bursts_of_connections_are_shared(hub: HubProcess) -> None:
+    workers = list_workers(hub)
+    for _ in range(4):
+        taken = take_burst(hub, workers, 32)
+        assert sum(taken) == 32
+        # Whoever wakes first may take one every other millisecond until the other one is there.
+        assert min(taken) >= 6, taken
+
+
+def take_burst(hub: HubProcess, workers: list[int], size: int) -> list[int]:
+    """How many each takes of connections that wait for all of them as they wake."""
+    before = [count_sockets(pid) for pid in workers]
+    for pid in workers:
+        os.kill(pid, signal.SIGSTOP)
+    with contextlib.ExitStack() as stack:
+        connections = []
+        try:
+            for _ in range(size):
+                connection = http.client.HTTPConnection(urlsplit(hub.url).netloc, timeout=30)
+                connection.request("GET", "/api/health")
+                connections.append(stack.enter_context(contextlib.closing(connection)))
+        finally:
+            for pid in workers:
+                os.kill(pid, signal.SIGCONT)
+        assert {connection.getresponse().status for connection in connections} == {200}
+        taken = [count_sockets(pid) - n for pid, n in zip(workers, before, strict=True)]
+    wait_for(lambda: [count_sockets(pid) for pid in workers] == before, "the connections to end")
+    return taken
+
+
+def count_sockets(pid: int) -> int:
+    count = 0
+    for path in Path(f"/proc/{pid}/fd").iterdir():
+        # One may be closed meanwhile.
+        with contextlib.suppress(FileNotFoundError):
+            count += str(path.readlink()).startswith("socket:")
+    return count

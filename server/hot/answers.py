@@ -14,8 +14,8 @@ from server.kept import ROOM, Room, Shelf
 
 Header = tuple[bytes, bytes]
 
-#: What an answer takes beside its body and key: its headers, and Python's own.
-_OVERHEAD_BYTES = 700
+#: What an answer takes beside its body and key: its tag, and Python's own.
+_OVERHEAD_BYTES = 250
 #: Smaller bodies gain nothing from being compressed.
 _PACKED_BYTES = 4_096
 GZIP_LEVEL = 3
@@ -49,7 +49,7 @@ class Answer:
     """What goes over the wire. Its ETag is the content's own: the same in every process, and
     after a restart or a restore."""
 
-    __slots__ = ("body", "etag", "headers", "made", "status")
+    __slots__ = ("_rest", "body", "etag", "made", "status")
 
     def __init__(
         self, status: int, body: bytes, headers: Iterable[Header] = (), etag: bytes = b""
@@ -57,7 +57,7 @@ class Answer:
         self.status = status
         self.body = body
         self.etag = etag or tag(body)
-        self.headers = [_JSON, (b"content-length", b"%d" % len(body)), *headers]
+        self._rest = tuple(headers)
         #: When its making began, as `Builder` counts.
         self.made = 0
 
@@ -70,6 +70,11 @@ class Answer:
         return cls(error.status, error.to_json(), _encode(error.headers()))
 
     @property
+    def headers(self) -> list[Header]:
+        """Made anew each time: they would take as much memory as a small body."""
+        return [_JSON, (b"content-length", b"%d" % len(self.body)), *self._rest]
+
+    @property
     def is_worth_packing(self) -> bool:
         return self.status == 200 and len(self.body) >= _PACKED_BYTES
 
@@ -77,8 +82,7 @@ class Answer:
         """The same, gzipped."""
         packer = zlib.compressobj(GZIP_LEVEL, wbits=GZIP_FORMAT)
         body = packer.compress(self.body) + packer.flush()
-        rest = [(name, value) for name, value in self.headers[2:]]
-        headers = [(b"content-encoding", b"gzip"), *rest]
+        headers = [(b"content-encoding", b"gzip"), *self._rest]
         return Answer(self.status, body, headers, self.etag[:-1] + b'-gzip"')
 
     def is_known(self, tags: bytes) -> bool:

@@ -5,6 +5,7 @@ from memory or one small query on the event loop's own connection; long lists ar
 thread. Callers it does not know, paths and queries it does not understand go on to FastAPI.
 """
 
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -110,8 +111,9 @@ class HotRoom:
         self, route: Route, call: Call, held: tuple[int, ...], receive: Receive, send: Send
     ) -> None:
         scope = call.scope
-        # Links to further pages name the host.
-        key = scope["path"], scope["query_string"], _header(scope, b"host"), scope["scheme"]
+        # Links to further pages name the host, the same one in nearly all keys.
+        host = sys.intern(_header(scope, b"host").decode("latin-1"))
+        key = scope["path"], scope["query_string"], host, scope["scheme"]
         answer = self._memory.get(key, held)
         if answer is None:
             answer = self._make(route, call, key, held)
