@@ -30,7 +30,7 @@ from server.settings import Settings, open_data
 from server.similar.fts import COMMITS, RESULTS
 
 #: Raise it when what is filled changes: directories of older ones are made anew.
-VERSION = 4
+VERSION = 5
 AGENT = "bench"
 AGENT_KEY = "the-key-of-the-agent-of-the-bench"
 WORKERS = tuple(f"gpu{number:02}" for number in range(64))
