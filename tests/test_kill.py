@@ -204,7 +204,7 @@ def start(hub: HubProcess) -> float:
 
 @pytest.mark.parametrize(
     ("seed", "kills"),
-    [(0, 7), *(pytest.param(number, 20, marks=pytest.mark.stress) for number in range(1, 10))],
+    [(0, 5), *(pytest.param(number, 20, marks=pytest.mark.stress) for number in range(1, 10))],
 )
 def test_kills_under_load_lose_nothing_that_was_acknowledged(
     start_hub: Callable[..., HubProcess], tmp_path: Path, seed: int, kills: int

@@ -172,6 +172,7 @@ def test_what_trainings_must_not_read_is_told(data):
     assert (result.returncode, result.stdout) == (0, "{}\n")
 
 
+@pytest.mark.stress
 def test_training_needs_none_of_it(data):
     code = (
         "import json, sys, torch.distributed.fsdp, torch.utils.checkpoint, torch._inductor\n"
