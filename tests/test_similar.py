@@ -349,6 +349,7 @@ def test_a_hub_reads_what_is_pushed_without_being_asked(
     wait_for(lambda: documents(hub.data) == 5, "the index")
 
 
+@pytest.mark.stress
 def test_kills_in_the_midst_of_reading_lose_nothing(
     start_hub: Callable[..., HubProcess], work_tree: WorkTree
 ) -> None:
